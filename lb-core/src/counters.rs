@@ -1,0 +1,55 @@
+//! What the engine counts. Plain numbers, read by reference; nothing is lost, nothing wraps in practice.
+
+use crate::verdict::Verdict;
+
+/// Counts since construction. Packets in always equal the sum of [`Counters::verdicts`].
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Packets by [`Verdict::code`].
+    pub verdicts: [u64; Verdict::CODES],
+    /// Flows begun.
+    pub flows_created: u64,
+    /// Flows whose deadline passed.
+    pub flows_expired: u64,
+    /// Flows that gave way to a newcomer in a full table: a gauge of pressure, never established ones.
+    pub flows_evicted: u64,
+    /// UDP flows moved to another backend because theirs stopped serving (SEMANTICS §11.5).
+    pub flows_reselected: u64,
+    /// Flows ended because the rules said that they may not go on.
+    pub flows_cut: u64,
+    /// Flows whose source port was changed so that replies can be told apart.
+    pub ports_changed: u64,
+    /// Replies to rejected packets that were not sent, so as not to flood.
+    pub replies_limited: u64,
+}
+
+impl Counters {
+    pub(crate) const fn new() -> Self {
+        Self {
+            verdicts: [0; Verdict::CODES],
+            flows_created: 0,
+            flows_expired: 0,
+            flows_evicted: 0,
+            flows_reselected: 0,
+            flows_cut: 0,
+            ports_changed: 0,
+            replies_limited: 0,
+        }
+    }
+
+    pub(crate) fn count(&mut self, verdict: Verdict) {
+        if let Some(count) = self.verdicts.get_mut(usize::from(verdict.code())) {
+            *count += 1;
+        }
+    }
+
+    /// Packets judged so far.
+    pub fn packets(&self) -> u64 {
+        self.verdicts.iter().sum()
+    }
+
+    /// Packets judged by this verdict's code.
+    pub fn verdict(&self, code: u8) -> u64 {
+        self.verdicts.get(usize::from(code)).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,32 @@
+//! The packet path of a Kubernetes service proxy.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+pub mod config;
+#[cfg(feature = "alloc")]
+pub mod control;
+pub mod counters;
+pub mod flow;
+mod hash;
+pub mod nat;
+pub mod packet;
+pub mod pick;
+mod rng;
+pub mod rules;
+pub mod time;
+pub mod tuple;
+pub mod verdict;
+pub mod wire;
+
+pub use config::{Config, Sizes, Timeouts};
+pub use counters::Counters;
+pub use flow::{Direction, FlowId};
+pub use nat::Checksum;
+pub use packet::{Datagram, Meta, Origin, Packet};
+pub use time::Instant;
+pub use tuple::{Address, Family, Prefix, Protocol, Tuple};
+pub use verdict::{DropReason, RejectReason, Verdict};
+pub use wire::Link;

@@ -1,0 +1,2 @@
+//! The host side of Matryoshka.
+#![forbid(unsafe_code)]
