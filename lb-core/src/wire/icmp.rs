@@ -64,7 +64,14 @@ fn quoted(data: &[u8], ip: &Network, family: Family) -> Option<Quoted> {
     if quoted.is_later_fragment() || !quoted.protocol.has_ports() {
         return None;
     }
-    let ports: &Ports = view(quoted.payload(data).bytes, 0)?;
+    let payload = quoted.payload(data);
+    let ports: &Ports = view(payload.bytes, 0)?;
     let tuple = quoted.tuple(u16::from_be_bytes(ports.source_port), u16::from_be_bytes(ports.destination_port));
-    Some(Quoted { tuple, network: offset(network), transport: offset(quoted.transport) })
+    Some(Quoted {
+        tuple,
+        network: offset(network),
+        transport: offset(quoted.transport),
+        transport_length: payload.length,
+        fragment: payload.fragment,
+    })
 }

@@ -79,6 +79,10 @@ pub struct Quoted {
     pub network: u16,
     /// Where its transport header begins, of which at least the ports are at hand.
     pub transport: u16,
+    /// Bytes from `transport` to its end as its own IP header has it; the quote may end earlier.
+    pub transport_length: u32,
+    /// Whether it was the first fragment of a longer datagram.
+    pub fragment: bool,
 }
 
 /// Where a fragment belongs.
