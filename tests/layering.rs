@@ -24,9 +24,11 @@ const CORE: &[(&str, &[&str])] = &[
     ("packet", &["nat::Checksum", "verdict::Verdict", "wire::Link"]),
     ("verdict", &["flow::Direction", "flow::FlowId", "packet::Datagram"]),
     ("counters", &["verdict"]),
+    // The caller's memory: the one block type that tables are made of, and who gets how many.
+    ("memory", &["config", "flow"]),
     // The layers, which do not know each other. Rules are pure: they have seen neither frame nor flow.
     ("wire", &["tuple"]),
-    ("flow", &["config", "hash", "time", "tuple"]),
+    ("flow", &["config", "hash", "memory::Block", "time", "tuple"]),
     ("pick", &["hash", "rng", "tuple"]),
     ("rules", &["hash", "packet::Origin", "pick", "rng", "tuple", "verdict"]),
     ("nat", &["tuple", "wire"]),
@@ -34,8 +36,8 @@ const CORE: &[(&str, &[&str])] = &[
     (
         "balancer",
         &[
-            "config", "counters", "flow", "hash", "nat", "packet", "pick", "rng", "rules", "time", "tuple", "verdict",
-            "wire",
+            "config", "counters", "flow", "hash", "memory", "nat", "packet", "pick", "rng", "rules", "time", "tuple",
+            "verdict", "wire",
         ],
     ),
     // The control arrow ends at the image and the Maglev fill.
