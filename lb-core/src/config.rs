@@ -31,6 +31,8 @@ impl Config {
 pub struct Timeouts {
     pub tcp_syn_sent: Duration,
     pub tcp_syn_received: Duration,
+    /// Picked up in mid-stream, the backend not heard yet.
+    pub tcp_picked_up: Duration,
     pub tcp_established: Duration,
     pub tcp_fin_wait: Duration,
     pub tcp_close_wait: Duration,
@@ -52,6 +54,7 @@ impl Timeouts {
     pub const LINUX: Self = Self {
         tcp_syn_sent: Duration::from_secs(120),
         tcp_syn_received: Duration::from_secs(60),
+        tcp_picked_up: Duration::from_secs(300),
         tcp_established: Duration::from_secs(86_400),
         tcp_fin_wait: Duration::from_secs(120),
         tcp_close_wait: Duration::from_secs(3600),

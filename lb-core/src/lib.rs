@@ -7,12 +7,14 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod balancer;
 pub mod config;
 #[cfg(feature = "alloc")]
 pub mod control;
 pub mod counters;
 pub mod flow;
 mod hash;
+mod memory;
 pub mod nat;
 pub mod packet;
 pub mod pick;
@@ -23,11 +25,14 @@ pub mod tuple;
 pub mod verdict;
 pub mod wire;
 
+pub use balancer::{Balancer, ConfigError, RestoreError};
 pub use config::{Config, Sizes, Timeouts};
 pub use counters::Counters;
-pub use flow::{Direction, FlowId};
+pub use flow::{Direction, Flow, FlowId};
+pub use memory::{Block, blocks};
 pub use nat::Checksum;
 pub use packet::{Datagram, Meta, Origin, Packet};
+pub use rules::RuleTable;
 pub use time::Instant;
 pub use tuple::{Address, Family, Prefix, Protocol, Tuple};
 pub use verdict::{DropReason, RejectReason, Verdict};

@@ -127,7 +127,8 @@ reasons! {
         27 FragmentTableFull    "fragment-table-full"    "No room to remember another fragmented datagram."
         28 FragmentOverlap      "fragment-overlap"       "A fragment overlaps an earlier one of its datagram (RFC 5722)."
         29 StaleFlow            "stale-flow"             "The flow's backend may no longer serve it and nothing may take its place (SEMANTICS §11.5)."
-        30 UnrelatedError       "unrelated-error"        "An ICMP error about a translated address that quotes a packet of no known flow."
+        30 UntranslatableSctp   "untranslatable-sctp"    "A fragmented SCTP packet whose ports must change: its CRC32c covers bytes that are in other fragments."
+        31 UnrelatedError       "unrelated-error"        "An ICMP error that quotes a packet from a Vip, of no known flow."
     }
 }
 

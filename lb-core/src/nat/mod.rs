@@ -1,4 +1,17 @@
 //! Network address translation: what is written into a packet.
+//!
+//! A packet is translated by replacing its tuple; checksums follow by the difference, so that no byte
+//! of the payload is read and an error of the sender or the line stays as visible as it was.
+
+mod checksum;
+mod crc32c;
+mod ports;
+mod reject;
+mod rewrite;
+
+pub use ports::PortRange;
+pub use reject::write_unreachable;
+pub use rewrite::{Untranslatable, rewrite, rewrite_error};
 
 /// The state of a packet's transport checksum, which its bytes don't tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

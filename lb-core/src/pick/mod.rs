@@ -1,4 +1,12 @@
-//! Choosing a backend.
+//! Choosing a backend among those that may serve: pure but for a cursor and a generator, which are the
+//! balancer's.
+
+pub mod maglev;
+
+use crate::hash::Key;
+use crate::rng::Rng;
+use crate::rules::{Backend, Pool, Segment};
+use crate::tuple::Tuple;
 
 /// How a backend is chosen among those that may be (SEMANTICS §7.5, §14.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,8 +15,61 @@
 pub enum Scheduler {
     /// Uniformly at random.
     Random = 0,
-    /// One after the other.
+    /// One after the other, by rising address.
     RoundRobin = 1,
-    /// By a Maglev table (Eisenbud et al., NSDI 2016, §3.4) over the client's address and port.
+    /// By a Maglev table over the client's tuple: every node and core with the same rules picks alike.
     Maglev = 2,
+}
+
+impl Scheduler {
+    /// Every scheduler.
+    pub const ALL: &'static [Self] = &[Self::Random, Self::RoundRobin, Self::Maglev];
+
+    /// The scheduler of this number.
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Random),
+            1 => Some(Self::RoundRobin),
+            2 => Some(Self::Maglev),
+            _ => None,
+        }
+    }
+
+    /// What it is called on a command line: ipvs' own names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::RoundRobin => "rr",
+            Self::Maglev => "maglev",
+        }
+    }
+}
+
+/// What choosing needs and changes.
+pub(crate) struct Chooser<'b> {
+    /// The next turn of round robin in this pool.
+    pub(crate) cursor: &'b mut u32,
+    pub(crate) rng: &'b mut Rng,
+    /// The rule table's key.
+    pub(crate) key: &'b [u8; 16],
+}
+
+impl Chooser<'_> {
+    /// A backend for a new flow; `None` if the pool is empty.
+    pub(crate) fn choose(self, segment: &Segment<'_>, pool: Pool, tuple: &Tuple) -> Option<Backend> {
+        let size = segment.pool_size(pool);
+        match segment.scheduler() {
+            Scheduler::Maglev if segment.maglev_size(pool) > 0 => {
+                let hash = Key::new(self.key).tuple(tuple);
+                segment.maglev(pool, ((hash >> 32) * u64::from(segment.maglev_size(pool)) >> 32) as u32)
+            }
+            Scheduler::RoundRobin => {
+                let turn = *self.cursor as usize;
+                let turn = if turn < size { turn } else { 0 };
+                *self.cursor = turn as u32 + 1;
+                segment.member(pool, turn)
+            }
+            Scheduler::Random | Scheduler::Maglev => segment.member(pool, self.rng.below(size as u32) as usize),
+        }
+    }
 }

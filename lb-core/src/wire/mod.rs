@@ -1,9 +1,21 @@
 //! Frames to headers: where things are in a packet, and what it is recognised by.
 //!
-//! One file a protocol, all of the same shape: named offsets, a checked view over the bytes, total
-//! reads. Nothing here writes.
+//! One file a protocol, all of the same shape: the header as the RFC draws it, and a total read that
+//! looks at no byte beyond the packet. Nothing here writes.
 
-use crate::tuple::Tuple;
+pub(crate) mod ethernet;
+pub(crate) mod icmp;
+pub(crate) mod ipv4;
+pub(crate) mod ipv6;
+pub(crate) mod sctp;
+pub(crate) mod tcp;
+pub(crate) mod udp;
+
+use bytemuck::AnyBitPattern;
+
+use crate::tuple::{Address, Family, Protocol, Tuple};
+
+pub use tcp::TcpFlags;
 
 /// What a packet's first byte is part of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +33,8 @@ pub enum Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     /// What the packet is recognised by; ports are 0 where it shows none (ICMP, a later fragment).
-    /// `zone` is 0 here.
+    /// `zone` is 0 here. Of an IPv6 later fragment the protocol is what follows the Fragment header,
+    /// which may be one more extension header.
     pub tuple: Tuple,
     /// Where the IP header begins.
     pub network: u16,
@@ -51,13 +64,11 @@ pub enum Content {
     EchoRequest,
     /// A later fragment: its transport header travelled in the first.
     LaterFragment,
-    /// Anything else.
+    /// Anything else: a protocol without ports; an error that quotes nothing translatable; an IPv6
+    /// packet on its way to a waypoint of its Routing header, whose final destination, which its
+    /// checksum covers, is not the one in its IP header (protocol 43, RFC 8200 §8.1).
     Other,
 }
-
-/// The flag byte of a TCP header (RFC 9293 §3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpFlags(pub u8);
 
 /// The packet that an ICMP error quotes, as far as it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +79,15 @@ pub struct Quoted {
     pub network: u16,
     /// Where its transport header begins, of which at least the ports are at hand.
     pub transport: u16,
+    /// Bytes from `transport` to its end as its own IP header has it; the quote may end earlier.
+    pub transport_length: u32,
+    /// Whether it was the first fragment of a longer datagram.
+    pub fragment: bool,
 }
 
 /// Where a fragment belongs.
+///
+/// A fragment that is the whole datagram (offset 0, no more: RFC 6946) is not one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
     /// The datagram's identification.
@@ -104,7 +121,153 @@ pub enum Malformed {
 pub const MAX_EXTENSIONS: usize = 8;
 
 /// Reads the headers of a packet: `None` if it is not an IP packet.
+///
+/// A frame whose EtherType is neither IPv4 nor IPv6, whose third VLAN tag is one too many, or whose
+/// bytes without a link layer begin with neither version, is not an IP packet.
+#[inline]
 pub fn parse(data: &[u8], link: Link) -> Result<Option<Headers>, Malformed> {
-    let _ = (data, link);
-    Ok(None)
+    let found = match link {
+        Link::Ethernet => ethernet::read(data)?,
+        Link::Ip => match data.first().ok_or(Malformed::Truncated)? >> 4 {
+            4 => Some((Family::V4, 0)),
+            6 => Some((Family::V6, 0)),
+            _ => None,
+        },
+    };
+    let Some((family, network)) = found else { return Ok(None) };
+    let ip = Network::read(data, network, family)?;
+    let payload = ip.payload(data);
+    let (source_port, destination_port, content) = if ip.is_later_fragment() {
+        (0, 0, Content::LaterFragment)
+    } else {
+        match (ip.protocol, family) {
+            (Protocol::TCP, _) => tcp::read(&payload)?,
+            (Protocol::UDP, _) => udp::read(&payload)?,
+            (Protocol::SCTP, _) => sctp::read(&payload)?,
+            (Protocol::ICMP, Family::V4) | (Protocol::ICMPV6, Family::V6) => {
+                (0, 0, icmp::read(data, &ip, &payload, family)?)
+            }
+            _ => (0, 0, Content::Other),
+        }
+    };
+    Ok(Some(Headers {
+        tuple: ip.tuple(source_port, destination_port),
+        network: offset(network),
+        transport: offset(ip.transport),
+        transport_length: payload.length,
+        content,
+        fragment: ip.fragment,
+    }))
 }
+
+/// What an IP header and its extensions say, of either version.
+struct Network {
+    source: Address,
+    destination: Address,
+    /// What lies at `transport`.
+    protocol: Protocol,
+    /// Where the IP headers end; within the data.
+    transport: usize,
+    /// Where the packet ends by its IP header, not before `transport`; the data may end earlier or later.
+    end: usize,
+    fragment: Option<Fragment>,
+}
+
+impl Network {
+    #[inline]
+    fn read(data: &[u8], at: usize, family: Family) -> Result<Self, Malformed> {
+        match family {
+            Family::V4 => ipv4::read(data, at),
+            Family::V6 => ipv6::read(data, at),
+        }
+    }
+
+    #[inline]
+    fn payload<'d>(&self, data: &'d [u8]) -> Payload<'d> {
+        let bytes = data.get(self.transport..self.end.min(data.len())).unwrap_or_default();
+        let length = u32::try_from(self.end.saturating_sub(self.transport)).unwrap_or(u32::MAX);
+        Payload { bytes, length, fragment: self.fragment.is_some() }
+    }
+
+    #[inline]
+    fn is_later_fragment(&self) -> bool {
+        self.fragment.is_some_and(|fragment| fragment.offset != 0)
+    }
+
+    #[inline]
+    fn tuple(&self, source_port: u16, destination_port: u16) -> Tuple {
+        Tuple {
+            source: self.source,
+            destination: self.destination,
+            source_port,
+            destination_port,
+            protocol: self.protocol,
+            zone: 0,
+        }
+    }
+}
+
+/// What lies behind the IP headers.
+struct Payload<'d> {
+    /// The bytes at hand, none beyond the packet.
+    bytes: &'d [u8],
+    /// How many there are by the IP header.
+    length: u32,
+    /// Whether it is the first part of a longer one.
+    fragment: bool,
+}
+
+impl<'d> Payload<'d> {
+    /// The header that a payload begins with.
+    #[inline]
+    fn header<H: AnyBitPattern>(&self) -> Result<&'d H, Malformed> {
+        view(self.bytes, 0).ok_or_else(|| self.missing(size_of::<H>()))
+    }
+
+    /// Why the first `needed` bytes are not all at hand.
+    #[cold]
+    fn missing(&self, needed: usize) -> Malformed {
+        if self.length as usize >= needed {
+            Malformed::Truncated
+        } else if self.fragment {
+            // No host splits a header; RFC 1858 §3 and RFC 7112 §5 tell who does, and why to drop it.
+            Malformed::Fragment
+        } else {
+            Malformed::TransportHeader
+        }
+    }
+}
+
+impl Fragment {
+    /// The largest datagram there is (RFC 791 §3.1, RFC 8200 §4.5).
+    const DATAGRAM_MAX: u32 = 65535;
+
+    /// Checks what a header says of a fragment: `None` if it is the whole datagram.
+    fn checked(self) -> Result<Option<Self>, Malformed> {
+        if self.offset == 0 && !self.more {
+            return Ok(None);
+        }
+        let misaligned = self.more && !self.length.is_multiple_of(8);
+        let too_long = self.offset.saturating_add(self.length) > Self::DATAGRAM_MAX;
+        if self.length == 0 || misaligned || too_long {
+            return Err(Malformed::Fragment);
+        }
+        Ok(Some(self))
+    }
+}
+
+/// The header of this shape at this offset, `None` where the bytes end before it does.
+#[inline]
+pub(crate) fn view<H: AnyBitPattern>(data: &[u8], at: usize) -> Option<&H> {
+    bytemuck::try_from_bytes(data.get(at..)?.get(..size_of::<H>())?).ok()
+}
+
+/// An offset in 16 bits. Nothing is lost: two VLAN tags, an IPv6 header and [`MAX_EXTENSIONS`] of at
+/// most 2048 bytes, twice with the quoted packet, come to less than 33,000.
+#[inline]
+fn offset(at: usize) -> u16 {
+    at as u16
+}
+
+#[cfg(test)]
+mod tests;

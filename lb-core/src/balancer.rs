@@ -1,0 +1,551 @@
+//! The data arrow, from a packet to its verdict.
+//!
+//! ```text
+//! frame --wire--> Headers --flow--> hit --------------------------------.
+//!                             `-miss--> rules --pick--> Backend --------+--nat--> same frame, rewritten
+//! ```
+
+use crate::config::{Config, Sizes};
+use crate::counters::Counters;
+use crate::flow::fragments::{FragmentTable, Piece, Placed};
+use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Signal, State, Ticks, table};
+use crate::hash::Key;
+use crate::memory::{self, Block};
+use crate::nat::{self, PortRange};
+use crate::packet::{Datagram, Packet};
+use crate::pick::Chooser;
+use crate::rng::Rng;
+use crate::rules::{ApplyError, Fate, Pool, RuleTable, node};
+use crate::time::Instant;
+use crate::tuple::Tuple;
+use crate::verdict::{DropReason, RejectReason, Verdict};
+use crate::wire::{self, Content, Headers, Malformed, Quoted};
+
+/// The packet path of one core: single owner, no locks. Everything it needs is an argument.
+pub struct Balancer<'m, M> {
+    rules: RuleTable<M>,
+    flows: FlowTable<'m>,
+    fragments: FragmentTable<'m>,
+    /// Round-robin turns, two pools a service port.
+    cursors: &'m mut [u32],
+    rng: Rng,
+    key: Key,
+    lifetimes: Lifetimes,
+    fragment_lifetime: u32,
+    replies: Limiter,
+    counters: Counters,
+    /// The latest time that a call brought.
+    now: Instant,
+}
+
+/// Why a balancer can't be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ConfigError {
+    /// The memory is too small: give at least this many blocks.
+    Memory {
+        /// [`blocks`](crate::blocks) of the sizes.
+        needed: usize,
+    },
+    /// More flows of one family than names: 2^28 at most.
+    TooManyFlows,
+}
+
+impl core::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Memory { needed } => write!(f, "too little memory for these sizes: give {needed} blocks"),
+            Self::TooManyFlows => f.write_str("more than 2^28 flows of one family: give smaller sizes, or use a balancer a core"),
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+/// Why a flow can't be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum RestoreError {
+    /// One of its tuples is another flow's already.
+    Taken,
+    /// The table is full of flows that may not be evicted.
+    Full,
+    /// Its two tuples differ in family, protocol or zone, or are the same.
+    Mixed,
+}
+
+impl core::fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Taken => "another flow has one of its tuples: remove that one first, or leave this out",
+            Self::Full => "the flow table is full: make a larger one",
+            Self::Mixed => "its two tuples are not of one flow: family, protocol and zone must agree, and the tuples differ",
+        })
+    }
+}
+
+impl core::error::Error for RestoreError {}
+
+impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
+    /// A balancer with no flows, over the caller's memory of at least [`blocks`](crate::blocks).
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the memory or the sizes don't fit.
+    pub fn new(config: Config, sizes: Sizes, memory: &'m mut [Block], rules: RuleTable<M>) -> Result<Self, ConfigError> {
+        if sizes.v4_flows > table::MAX_FLOWS || sizes.v6_flows > table::MAX_FLOWS {
+            return Err(ConfigError::TooManyFlows);
+        }
+        let short = ConfigError::Memory { needed: memory::blocks(sizes) };
+        let parts = memory::split(memory, sizes).ok_or(short)?;
+        let key = Key::new(&config.hash_key);
+        Ok(Self {
+            rules,
+            flows: FlowTable::new(key, parts.flows, sizes.v4_flows, sizes.v6_flows).ok_or(short)?,
+            fragments: FragmentTable::new(parts.fragments),
+            cursors: parts.cursors,
+            rng: Rng::new(config.seed),
+            key,
+            lifetimes: Lifetimes::new(&config.timeouts),
+            fragment_lifetime: Ticks::of(config.timeouts.fragments),
+            replies: Limiter::new(config.replies_per_second),
+            counters: Counters::new(),
+            now: Instant::ORIGIN,
+        })
+    }
+
+    /// Judges one packet, and rewrites it in place if the verdict is [`Verdict::Forward`]; any other
+    /// verdict leaves the bytes alone. The verdict is also left in the packet.
+    pub fn process(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
+        self.now = now;
+        packet.releases = None;
+        let verdict = self.judge(now, packet);
+        self.counters.count(verdict);
+        packet.verdict = verdict;
+        verdict
+    }
+
+    /// [`process`](Self::process) for each packet in order.
+    pub fn process_batch(&mut self, now: Instant, packets: &mut [Packet<'_>]) {
+        for packet in packets {
+            let _ = self.process(now, packet);
+        }
+    }
+
+    fn judge(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
+        let mut headers = match wire::parse(packet.data, packet.meta.link) {
+            Ok(Some(headers)) => headers,
+            Ok(None) => return Verdict::Pass,
+            Err(malformed) => return Verdict::Drop(malformed.into()),
+        };
+        headers.tuple.zone = packet.meta.zone;
+        match headers.content {
+            Content::Error(quoted) => return self.relate(now, packet, &headers, quoted),
+            Content::Other | Content::EchoRequest => return self.unported(packet, &headers),
+            Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
+            Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
+        }
+        if headers.fragment.is_some() {
+            if let Err(verdict) = self.place(now, packet, &mut headers) {
+                return verdict;
+            }
+        }
+        match self.hit(now, &headers) {
+            Hit::Flow(flow, direction) => self.forward(now, packet, &headers, flow, direction),
+            Hit::Stale => Verdict::Drop(DropReason::StaleFlow),
+            Hit::None => match self.begin(now, packet, &headers.tuple, signal(headers.content)) {
+                Ok(flow) => self.forward(now, packet, &headers, flow, Direction::Original),
+                Err(verdict) => verdict,
+            },
+        }
+    }
+
+    /// The live flow that a packet belongs to, checked against the rules of today.
+    fn hit(&mut self, now: Instant, headers: &Headers) -> Hit {
+        let Some((flow, direction)) = self.find_live(now, &headers.tuple) else { return Hit::None };
+        let Some(state) = self.recheck(flow) else { return Hit::None };
+        let anew = direction == Direction::Original && signal(headers.content) == Signal::Syn && state.is_over();
+        let stale = self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
+        match (anew || stale, direction) {
+            (false, _) => Hit::Flow(flow, direction),
+            (true, Direction::Reply) => Hit::Stale,
+            (true, Direction::Original) => {
+                self.counters.flows_reselected += u64::from(stale);
+                self.flows.remove(flow);
+                Hit::None
+            }
+        }
+    }
+
+    /// The flow of a tuple. One whose deadline has passed is forgotten on the way.
+    fn find_live(&mut self, now: Instant, tuple: &Tuple) -> Option<(FlowId, Direction)> {
+        let (flow, direction) = self.flows.find(tuple)?;
+        if self.flows.entry(flow)?.is_expired(Ticks::at(now)) {
+            self.flows.remove(flow);
+            self.counters.flows_expired += 1;
+            return None;
+        }
+        Some((flow, direction))
+    }
+
+    /// Compares a flow with the rules if they changed since it was last compared: a flow of a service
+    /// that changed must find its backend among those serving, or it is stale (SEMANTICS §11.5).
+    #[inline]
+    fn recheck(&mut self, flow: FlowId) -> Option<State> {
+        let generation = self.rules.generation();
+        let entry = self.flows.entry_mut(flow)?;
+        let state = entry.state()?;
+        if entry.checked == generation {
+            return Some(state);
+        }
+        let unchanged = |epoch: u32| epoch.wrapping_sub(entry.checked) as i32 <= 0;
+        if self.rules.epoch(entry.slot).is_none_or(|epoch| !unchanged(epoch)) {
+            self.compare(flow)?;
+        }
+        self.flows.entry_mut(flow)?.checked = generation;
+        Some(state)
+    }
+
+    #[cold]
+    fn compare(&mut self, flow: FlowId) -> Option<()> {
+        let (original, reply) = self.flows.tuples(flow)?;
+        let node = self.rules.node();
+        let owner = self.rules.owner_of_flow(&original);
+        let bound = node.is_some_and(|node| node.stale(original.protocol) == node::Stale::Reselect);
+        let cut_empty = node.is_some_and(|node| node.has(node::flag::CUT_EMPTY));
+        let stale = match owner {
+            None => cut_empty,
+            Some((_, segment)) => match segment.find_backend(reply.source, reply.source_port).and_then(|n| segment.backend(n)) {
+                Some(backend) if backend.serving => false,
+                _ => cut_empty || segment.has_serving(),
+            },
+        };
+        let slot = owner.map_or(u32::MAX, |(slot, _)| slot);
+        let entry = self.flows.entry_mut(flow)?;
+        entry.slot = slot;
+        if bound && stale {
+            entry.flag(Flags::STALE);
+        }
+        Some(())
+    }
+
+    /// Begins a flow for its first packet, or says what becomes of the packet instead.
+    fn begin(&mut self, now: Instant, packet: &Packet<'_>, original: &Tuple, signal: Signal) -> Result<FlowId, Verdict> {
+        let decision = self.rules.decide(original, packet.meta.origin);
+        let (pool, masquerade) = match decision.fate {
+            Fate::Pass => return Err(Verdict::Pass),
+            Fate::Drop(reason) => return Err(Verdict::Drop(reason)),
+            Fate::Reject(reason) => return Err(Verdict::Reject(reason)),
+            Fate::Forward { pool, masquerade } => (pool, masquerade),
+        };
+        let (Some((slot, segment)), Some(node)) = (decision.service, self.rules.node()) else { return Err(Verdict::Pass) };
+        let turns = self.cursors.len();
+        let at = slot as usize * 2 + usize::from(pool == Pool::Local);
+        // A table swapped in may have more slots than there are cursors: they then share.
+        let at = if at < turns { at } else { at.checked_rem(turns).unwrap_or(0) };
+        let cursor = self.cursors.get_mut(at).ok_or(Verdict::Pass)?;
+        let chooser = Chooser { cursor, rng: &mut self.rng, key: self.rules.key() };
+        let backend = chooser.choose(&segment, pool, original).ok_or(Verdict::Drop(DropReason::NoLocalEndpoint))?;
+        // §8.2: who is served by itself must see another's address, or it would answer itself directly.
+        let masquerade = masquerade || backend.address == original.source;
+        let mut reply = Tuple {
+            source: backend.address,
+            source_port: backend.port,
+            destination: original.source,
+            destination_port: original.source_port,
+            ..*original
+        };
+        let (first, last) = node.reserved_ports();
+        let ports = PortRange::except(first, last);
+        if masquerade {
+            reply.destination = node.masquerade(backend.address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
+        }
+        let checked = self.rules.generation();
+        let port = self.free_port(now, original, reply, masquerade, &ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
+        reply.destination_port = port;
+        let flags = if masquerade { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
+        let flow = self.insert(now, original, &reply, State::first(signal), flags)?;
+        if let Some(entry) = self.flows.entry_mut(flow) {
+            (entry.slot, entry.checked) = (slot, checked);
+        }
+        Ok(flow)
+    }
+
+    fn insert(&mut self, now: Instant, original: &Tuple, reply: &Tuple, state: State, flags: Flags) -> Result<FlowId, Verdict> {
+        let now = Ticks::at(now);
+        let full = Verdict::Drop(DropReason::FlowTableFull);
+        let (flow, evicted) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
+        self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
+        self.counters.flows_created += 1;
+        self.counters.flows_evicted += u64::from(evicted);
+        Ok(flow)
+    }
+
+    /// A source port under which the backend's replies belong to no other flow: the client's own unless
+    /// the flow is masqueraded or that one is taken.
+    fn free_port(&mut self, now: Instant, original: &Tuple, reply: Tuple, masquerade: bool, ports: &PortRange) -> Option<u16> {
+        if !masquerade && self.is_free(now, original, &reply) {
+            return Some(reply.destination_port);
+        }
+        let start = self.rng.below(u32::from(u16::MAX));
+        let port = ports.candidates(start).find(|port| self.is_free(now, original, &Tuple { destination_port: *port, ..reply }))?;
+        self.counters.ports_changed += 1;
+        Some(port)
+    }
+
+    fn is_free(&mut self, now: Instant, original: &Tuple, reply: &Tuple) -> bool {
+        reply != original && self.find_live(now, reply).is_none()
+    }
+
+    /// Rewrites a packet of a flow, and notes that it came by.
+    fn forward(&mut self, now: Instant, packet: &mut Packet<'_>, headers: &Headers, flow: FlowId, direction: Direction) -> Verdict {
+        let Some(to) = self.translated(flow, direction) else { return Verdict::Drop(DropReason::StaleFlow) };
+        if nat::rewrite(packet.data, headers, &to, packet.meta.checksum).is_err() {
+            return Verdict::Drop(DropReason::UntranslatableSctp);
+        }
+        if let Some(entry) = self.flows.entry_mut(flow) {
+            if let Some(count) = entry.packets.get_mut(direction as usize) {
+                *count = count.wrapping_add(1);
+            }
+            if let Some(state) = entry.state() {
+                let state = state.next(signal(headers.content), direction);
+                self.flows.touch(flow, state, Ticks::at(now).plus(self.lifetimes.of(state)));
+            }
+        }
+        Verdict::Forward { flow, direction }
+    }
+
+    /// The tuple that a packet of this direction leaves with: the other direction's, reversed.
+    fn translated(&self, flow: FlowId, direction: Direction) -> Option<Tuple> {
+        let other = match direction {
+            Direction::Original => Direction::Reply,
+            Direction::Reply => Direction::Original,
+        };
+        Some(self.flows.tuple(flow, other)?.reversed())
+    }
+
+    /// An ICMP error travels the way opposite to the packet it quotes, and is translated as a packet of
+    /// that way: outside, and in what it quotes (SEMANTICS §11.8). As Linux has it, a router's address
+    /// gives way to the Vip's towards the client, so that nothing behind the Vip shows.
+    fn relate(&mut self, now: Instant, packet: &mut Packet<'_>, headers: &Headers, mut quoted: Quoted) -> Verdict {
+        quoted.tuple.zone = packet.meta.zone;
+        let answered = quoted.tuple.reversed();
+        let Some((flow, direction)) = self.find_live(now, &answered) else {
+            let claimed = self.rules.node().and_then(|node| self.rules.owner(&answered, &node)).is_some();
+            return if claimed { Verdict::Drop(DropReason::UnrelatedError) } else { self.unported(packet, headers) };
+        };
+        let stale = self.recheck(flow).is_none()
+            || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
+        let (Some(to), Some((original, reply))) = (self.translated(flow, direction), self.flows.tuples(flow)) else {
+            return Verdict::Drop(DropReason::StaleFlow);
+        };
+        if stale && direction == Direction::Reply {
+            return Verdict::Drop(DropReason::StaleFlow);
+        }
+        let source_changed = (original.source, original.source_port) != (reply.destination, reply.destination_port);
+        let (source, destination) = match direction {
+            Direction::Original if source_changed => (to.source, to.destination),
+            Direction::Original => (headers.tuple.source, to.destination),
+            Direction::Reply if source_changed => (to.source, to.destination),
+            Direction::Reply => (to.source, headers.tuple.destination),
+        };
+        match nat::rewrite_error(packet.data, headers, &quoted, source, destination, &to.reversed(), packet.meta.checksum) {
+            Ok(()) => Verdict::Forward { flow, direction },
+            Err(_) => Verdict::Drop(DropReason::UntranslatableSctp),
+        }
+    }
+
+    /// A packet without ports can't be a flow's; its destination may still be a service's.
+    fn unported(&mut self, packet: &Packet<'_>, headers: &Headers) -> Verdict {
+        match self.rules.decide(&headers.tuple, packet.meta.origin).fate {
+            Fate::Pass | Fate::Forward { .. } => Verdict::Pass,
+            Fate::Drop(reason) => Verdict::Drop(reason),
+            Fate::Reject(reason) => Verdict::Reject(reason),
+        }
+    }
+
+    /// Finds a fragment's ports: those of its datagram's first.
+    fn place(&mut self, now: Instant, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), Verdict> {
+        let Some(fragment) = headers.fragment else { return Ok(()) };
+        let tuple = &headers.tuple;
+        let first = fragment.offset == 0;
+        let datagram = Tuple { source_port: 0, destination_port: 0, ..*tuple };
+        // The identification takes the ports' place in the datagram's name; the constant keeps it apart
+        // from flow keys.
+        let name = self.key.tuple(&datagram) ^ self.key.address(tuple.source, 1 << 63 | u64::from(fragment.identification));
+        let piece = Piece {
+            name,
+            offset: fragment.offset,
+            length: fragment.length,
+            more: fragment.more,
+            ports: first.then_some((tuple.source_port, tuple.destination_port)),
+        };
+        match self.fragments.place(Ticks::at(now), self.fragment_lifetime, &piece) {
+            Placed::Ports { source, destination, releases } => {
+                (headers.tuple.source_port, headers.tuple.destination_port) = (source, destination);
+                packet.releases = releases.then_some(Datagram(name));
+                Ok(())
+            }
+            Placed::Early => Err(Verdict::Hold(Datagram(name))),
+            Placed::Overlap => Err(Verdict::Drop(DropReason::FragmentOverlap)),
+            Placed::Full => Err(Verdict::Drop(DropReason::FragmentTableFull)),
+        }
+    }
+
+    /// Writes the ICMP error that answers a rejected packet into `out`, as a packet of the same link, and
+    /// returns its length; 1280 bytes and the link header always suffice. `None` if there is to be no
+    /// answer: too many already in this second, a packet that must not be answered (RFC 1122 §3.2.2,
+    /// RFC 4443 §2.4), or too little room.
+    pub fn write_reply(&mut self, now: Instant, packet: &Packet<'_>, reason: RejectReason, out: &mut [u8]) -> Option<usize> {
+        // Every reason there is has the same answer (SEMANTICS §6.4).
+        let (RejectReason::NoEndpoints | RejectReason::UnmatchedPort) = reason;
+        let headers = wire::parse(packet.data, packet.meta.link).ok()??;
+        if !self.replies.admits(now) {
+            self.counters.replies_limited += 1;
+            return None;
+        }
+        nat::write_unreachable(packet.data, packet.meta.link, &headers, out)
+    }
+
+    /// Puts other rules in the place of these, which come back. Every flow is compared with them at its
+    /// next packet.
+    pub fn swap_rules(&mut self, mut next: RuleTable<M>) -> RuleTable<M> {
+        next.succeed(self.rules.generation());
+        core::mem::replace(&mut self.rules, next)
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &RuleTable<M> {
+        &self.rules
+    }
+
+    /// Forgets flows whose deadline has passed, looking at `budget` entries. Returns how many those were.
+    /// Only memory depends on when this is called: a packet never finds a flow past its deadline.
+    pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
+        self.now = now;
+        let forgotten = self.flows.expire(Ticks::at(now), budget);
+        self.counters.flows_expired += forgotten as u64;
+        forgotten
+    }
+
+    /// A time before which nothing can expire; `None` if there is no flow.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        Some(self.flows.soonest()?.instant(self.now))
+    }
+
+    /// A flow by its name; `None` once it has ended.
+    pub fn flow(&self, id: FlowId) -> Option<Flow> {
+        self.flows.flow(self.now, id)
+    }
+
+    /// Every flow, those past their deadline but not yet forgotten included.
+    pub fn flows(&self) -> impl Iterator<Item = Flow> {
+        self.flows.ids().filter_map(|id| self.flow(id))
+    }
+
+    /// Puts a flow in that another balancer, or this one before a restart, had; its next packet is
+    /// compared with the rules.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; nothing has changed then.
+    pub fn restore(&mut self, flow: &Flow) -> Result<FlowId, RestoreError> {
+        let (original, reply) = (&flow.original, &flow.reply);
+        let alike = |tuple: &Tuple| (tuple.source.family(), tuple.destination.family(), tuple.protocol, tuple.zone);
+        if alike(original) != alike(reply) || original.source.family() != original.destination.family() || original == reply {
+            return Err(RestoreError::Mixed);
+        }
+        if self.flows.find(original).is_some() || self.flows.find(reply).is_some() {
+            return Err(RestoreError::Taken);
+        }
+        let flags = if flow.masqueraded { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
+        let id = self.insert(self.now, original, reply, flow.state, flags).map_err(|_| RestoreError::Full)?;
+        self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
+        if let Some(entry) = self.flows.entry_mut(id) {
+            entry.packets = flow.packets;
+            entry.checked = self.rules.generation().wrapping_sub(1);
+        }
+        Ok(id)
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl<M: AsRef<[u8]> + AsMut<[u8]>> Balancer<'_, M> {
+    /// Applies a delta to the rules: all of it or nothing, at the cost of the change. Flows of services
+    /// that changed are compared with them at their next packet.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the rules are then as they were.
+    pub fn apply_rules(&mut self, delta: &[u8]) -> Result<(), ApplyError> {
+        self.rules.apply(delta)
+    }
+}
+
+/// What the flow table knows of a packet.
+enum Hit {
+    Flow(FlowId, Direction),
+    /// A reply of a flow whose backend may no longer serve it.
+    Stale,
+    None,
+}
+
+/// What a packet says about its flow.
+fn signal(content: Content) -> Signal {
+    match content {
+        Content::Tcp(flags) if flags.rst() => Signal::Reset,
+        Content::Tcp(flags) if flags.syn() && flags.ack() => Signal::SynAck,
+        Content::Tcp(flags) if flags.syn() => Signal::Syn,
+        Content::Tcp(flags) if flags.fin() => Signal::Fin,
+        Content::Tcp(_) => Signal::Segment,
+        Content::Udp => Signal::Datagram,
+        // Chunk types of RFC 9260 §3.2.
+        Content::Sctp(1) => Signal::SctpInit,
+        Content::Sctp(2 | 10) => Signal::SctpHandshake,
+        Content::Sctp(6 | 7 | 8 | 14) => Signal::SctpClose,
+        Content::Sctp(_) => Signal::SctpData,
+        Content::LaterFragment | Content::Error(_) | Content::EchoRequest | Content::Other => Signal::Silent,
+    }
+}
+
+impl From<Malformed> for DropReason {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Truncated => Self::Truncated,
+            Malformed::IpHeader => Self::BadIpHeader,
+            Malformed::TransportHeader => Self::BadTransportHeader,
+            Malformed::TooManyExtensions => Self::TooManyExtensions,
+            Malformed::Fragment => Self::BadFragment,
+            Malformed::MappedAddress => Self::MappedAddress,
+        }
+    }
+}
+
+/// A bucket of tokens: as many as a second may bring, filled by the time that passes.
+struct Limiter {
+    per_second: u32,
+    /// In billionths.
+    tokens: u64,
+    filled: Instant,
+}
+
+impl Limiter {
+    const TOKEN: u64 = 1_000_000_000;
+
+    fn new(per_second: u32) -> Self {
+        Self { per_second, tokens: u64::from(per_second) * Self::TOKEN, filled: Instant::ORIGIN }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_since(self.filled).as_nanos().min(u128::from(Self::TOKEN)) as u64;
+        let full = u64::from(self.per_second) * Self::TOKEN;
+        self.tokens = (self.tokens + passed * u64::from(self.per_second)).min(full);
+        self.filled = now;
+        let admitted = self.tokens >= Self::TOKEN;
+        if admitted {
+            self.tokens -= Self::TOKEN;
+        }
+        admitted
+    }
+}

@@ -1,0 +1,219 @@
+//! What is known of a flow's life: states, the signals that change them, and how long each lasts.
+//!
+//! Tracking is liberal: sequence numbers are not looked at, no packet is refused for the state its flow
+//! is in. States only set how long a silent flow is remembered and which flows give way first.
+
+use super::clock::Ticks;
+use super::Direction;
+use crate::config::Timeouts;
+
+/// Where a flow stands. TCP's names are those of RFC 9293 §3.3.2 as Linux' conntrack uses them for an
+/// observer in the middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
+#[allow(missing_docs, reason = "named by the RFC")]
+pub enum State {
+    /// TCP: SYN seen from the client.
+    SynSent = 1,
+    /// TCP: SYN+ACK seen from the backend.
+    SynReceived = 2,
+    /// TCP: picked up in mid-stream, nothing seen yet from the backend.
+    PickedUp = 3,
+    Established = 4,
+    FinWait = 5,
+    CloseWait = 6,
+    LastAck = 7,
+    TimeWait = 8,
+    /// TCP: reset.
+    Close = 9,
+    /// UDP: nothing seen yet from the backend.
+    Unreplied = 10,
+    /// UDP: seen both ways.
+    Stream = 11,
+    /// SCTP: association being set up (RFC 9260 §5.1).
+    SctpOpening = 12,
+    SctpEstablished = 13,
+    /// SCTP: SHUTDOWN or ABORT seen (RFC 9260 §9).
+    SctpClosing = 14,
+}
+
+/// What a packet says about its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Syn,
+    SynAck,
+    Fin,
+    Reset,
+    /// Any other TCP segment.
+    Segment,
+    /// A UDP datagram.
+    Datagram,
+    /// SCTP INIT.
+    SctpInit,
+    /// SCTP INIT ACK or COOKIE ECHO.
+    SctpHandshake,
+    /// SCTP ABORT, SHUTDOWN, SHUTDOWN ACK or SHUTDOWN COMPLETE.
+    SctpClose,
+    /// Any other SCTP packet.
+    SctpData,
+    /// A later fragment, or an ICMP error: says nothing.
+    Silent,
+}
+
+/// Which flows give way to a newcomer when the table is full: the lower first, [`Class::Established`]
+/// never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    Embryonic = 0,
+    Closing = 1,
+    Unreplied = 2,
+    Established = 3,
+}
+
+impl State {
+    /// The state of a flow whose first packet this is. A TCP flow may begin in the middle
+    /// (SEMANTICS §11.9); it is taken for established once the backend is heard.
+    pub(crate) const fn first(signal: Signal) -> Self {
+        match signal {
+            Signal::Syn => Self::SynSent,
+            Signal::SynAck | Signal::Segment => Self::PickedUp,
+            Signal::Fin => Self::FinWait,
+            Signal::Reset => Self::Close,
+            Signal::Datagram | Signal::Silent => Self::Unreplied,
+            Signal::SctpInit => Self::SctpOpening,
+            Signal::SctpHandshake | Signal::SctpData => Self::SctpOpening,
+            Signal::SctpClose => Self::SctpClosing,
+        }
+    }
+
+    /// The state after this packet.
+    pub(crate) const fn next(self, signal: Signal, direction: Direction) -> Self {
+        use Direction::{Original, Reply};
+        match (self, signal, direction) {
+            (_, Signal::Reset, _) => Self::Close,
+            (Self::SynSent, Signal::SynAck, Reply) => Self::SynReceived,
+            // Simultaneous open (RFC 9293 §3.5): the answer to a SYN is a SYN.
+            (Self::SynSent, Signal::Syn, Reply) => Self::SynReceived,
+            (Self::SynReceived, Signal::Segment, Original) => Self::Established,
+            (Self::PickedUp, Signal::Segment | Signal::SynAck, Reply) => Self::Established,
+            (Self::SynSent | Self::SynReceived | Self::PickedUp | Self::Established, Signal::Fin, _) => Self::FinWait,
+            (Self::FinWait | Self::CloseWait, Signal::Fin, _) => Self::LastAck,
+            (Self::FinWait, Signal::Segment, _) => Self::CloseWait,
+            (Self::LastAck, Signal::Segment, _) => Self::TimeWait,
+            (Self::Unreplied, Signal::Datagram, Reply) => Self::Stream,
+            (_, Signal::SctpClose, _) => Self::SctpClosing,
+            (Self::SctpOpening, Signal::SctpData, Reply) => Self::SctpEstablished,
+            // A new association over the old one's ports.
+            (Self::SctpClosing, Signal::SctpInit, Original) => Self::SctpOpening,
+            (state, _, _) => state,
+        }
+    }
+
+    /// Whether a client's SYN in this state opens a new connection over an old one's ports, which then
+    /// is a new flow and chooses its backend afresh.
+    pub(crate) const fn is_over(self) -> bool {
+        matches!(self, Self::TimeWait | Self::Close)
+    }
+
+    pub(crate) const fn class(self) -> Class {
+        match self {
+            Self::SynSent | Self::SynReceived | Self::PickedUp | Self::SctpOpening => Class::Embryonic,
+            Self::FinWait | Self::CloseWait | Self::LastAck | Self::TimeWait | Self::Close | Self::SctpClosing => {
+                Class::Closing
+            }
+            Self::Unreplied => Class::Unreplied,
+            Self::Established | Self::Stream | Self::SctpEstablished => Class::Established,
+        }
+    }
+
+    /// The state of this number.
+    pub(crate) const fn from_u8(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::SynSent,
+            2 => Self::SynReceived,
+            3 => Self::PickedUp,
+            4 => Self::Established,
+            5 => Self::FinWait,
+            6 => Self::CloseWait,
+            7 => Self::LastAck,
+            8 => Self::TimeWait,
+            9 => Self::Close,
+            10 => Self::Unreplied,
+            11 => Self::Stream,
+            12 => Self::SctpOpening,
+            13 => Self::SctpEstablished,
+            14 => Self::SctpClosing,
+            _ => return None,
+        })
+    }
+}
+
+/// [`Timeouts`] in ticks, by state.
+#[derive(Clone, Debug)]
+pub(crate) struct Lifetimes([u32; 16]);
+
+impl Lifetimes {
+    pub(crate) const fn new(timeouts: &Timeouts) -> Self {
+        let mut ticks = [0; 16];
+        ticks[State::SynSent as usize] = Ticks::of(timeouts.tcp_syn_sent);
+        ticks[State::SynReceived as usize] = Ticks::of(timeouts.tcp_syn_received);
+        ticks[State::PickedUp as usize] = Ticks::of(timeouts.tcp_picked_up);
+        ticks[State::Established as usize] = Ticks::of(timeouts.tcp_established);
+        ticks[State::FinWait as usize] = Ticks::of(timeouts.tcp_fin_wait);
+        ticks[State::CloseWait as usize] = Ticks::of(timeouts.tcp_close_wait);
+        ticks[State::LastAck as usize] = Ticks::of(timeouts.tcp_last_ack);
+        ticks[State::TimeWait as usize] = Ticks::of(timeouts.tcp_time_wait);
+        ticks[State::Close as usize] = Ticks::of(timeouts.tcp_close);
+        ticks[State::Unreplied as usize] = Ticks::of(timeouts.udp_unreplied);
+        ticks[State::Stream as usize] = Ticks::of(timeouts.udp_stream);
+        ticks[State::SctpOpening as usize] = Ticks::of(timeouts.sctp_opening);
+        ticks[State::SctpEstablished as usize] = Ticks::of(timeouts.sctp_established);
+        ticks[State::SctpClosing as usize] = Ticks::of(timeouts.sctp_closing);
+        Self(ticks)
+    }
+
+    /// How long a flow in this state is remembered without traffic, in ticks.
+    pub(crate) fn of(&self, state: State) -> u32 {
+        self.0[state as usize & 15]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Direction::{Original as O, Reply as R};
+
+    #[test]
+    fn a_tcp_connection_from_syn_to_time_wait() {
+        let mut state = State::first(Signal::Syn);
+        assert_eq!(state, State::SynSent);
+        for (signal, direction, expected) in [
+            (Signal::Syn, O, State::SynSent), // retransmitted
+            (Signal::SynAck, R, State::SynReceived),
+            (Signal::SynAck, R, State::SynReceived),
+            (Signal::Segment, O, State::Established),
+            (Signal::Segment, R, State::Established),
+            (Signal::Fin, R, State::FinWait),
+            (Signal::Segment, O, State::CloseWait),
+            (Signal::Segment, O, State::CloseWait), // half-closed: the client still sends
+            (Signal::Fin, O, State::LastAck),
+            (Signal::Segment, R, State::TimeWait),
+        ] {
+            state = state.next(signal, direction);
+            assert_eq!(state, expected, "after {signal:?} {direction:?}");
+        }
+        assert!(state.is_over());
+    }
+
+    #[test]
+    fn spoofed_packets_from_one_side_alone_never_make_a_flow_established() {
+        for first in [Signal::Syn, Signal::Segment, Signal::Datagram, Signal::SctpInit, Signal::SctpData] {
+            let mut state = State::first(first);
+            for signal in [Signal::Segment, Signal::Syn, Signal::Datagram, Signal::SctpData, Signal::SctpHandshake] {
+                state = state.next(signal, O);
+                assert!(state.class() < Class::Established, "{first:?} then {signal:?}");
+            }
+        }
+    }
+}

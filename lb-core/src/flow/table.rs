@@ -1,0 +1,359 @@
+//! The flow table: an index of keys over slabs of entries, all in the caller's memory.
+//!
+//! Live entries of the classes that may be evicted hang in one list a class and family, in the order in
+//! which they entered the class, so that the ladder's next victim is found at once. Established flows
+//! hang in none and cost nothing. Expired flows are forgotten when a packet hits them or the sweep
+//! passes by.
+
+use super::clock::Ticks;
+use super::entry::{Entry, NONE, WideEntry};
+use super::index::{self, Index, Name};
+use super::{Class, Direction, Flags, Flow, FlowId, State};
+use crate::hash::Key;
+use crate::memory::Block;
+use crate::time::Instant;
+use crate::tuple::{Family, Tuple};
+
+/// Names of flows must leave one bit for the direction, and one value for "none".
+pub(crate) const MAX_FLOWS: u32 = 1 << 28;
+
+/// Blocks for a table of this many flows.
+pub(crate) const fn blocks(v4: u32, v6: u32) -> usize {
+    index::buckets((v4 as usize + v6 as usize) * 2) + v4 as usize + v6 as usize * 2
+}
+
+pub(crate) struct FlowTable<'m> {
+    key: Key,
+    index: Index<'m>,
+    v4: &'m mut [Entry],
+    v6: &'m mut [WideEntry],
+    slabs: [Slab; 2],
+    /// Where the sweep goes on, over the entries of both families.
+    hand: u32,
+    /// No live flow's deadline is before this one, as far as is known.
+    soonest: Option<Ticks>,
+    /// The same for the entries that the sweep has passed and those touched since it began.
+    sweep_soonest: Option<Ticks>,
+}
+
+/// The book-keeping of one family's entries.
+#[derive(Clone, Copy)]
+struct Slab {
+    /// Entries below this one have been used.
+    used: u32,
+    /// The first of the used ones that are free again.
+    free: u32,
+    live: u32,
+    /// Evictable flows by class, the longest-standing first.
+    lists: [List; 3],
+}
+
+#[derive(Clone, Copy)]
+struct List {
+    head: u32,
+    tail: u32,
+}
+
+/// No room, and none to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl<'m> FlowTable<'m> {
+    /// An empty table over [`blocks`] of memory.
+    pub(crate) fn new(key: Key, memory: &'m mut [Block], v4: u32, v6: u32) -> Option<Self> {
+        let (buckets, entries) = memory.split_at_mut_checked(index::buckets((v4 as usize + v6 as usize) * 2))?;
+        entries.fill(Block::ZERO);
+        let (narrow, wide) = entries.split_at_mut_checked(v4 as usize)?;
+        let (wide, _) = wide.split_at_mut_checked(v6 as usize * 2)?;
+        let empty = Slab { used: 0, free: NONE, live: 0, lists: [List { head: NONE, tail: NONE }; 3] };
+        Some(Self {
+            key,
+            index: Index::new(buckets),
+            v4: bytemuck::must_cast_slice_mut(narrow),
+            v6: bytemuck::must_cast_slice_mut(wide.as_chunks_mut::<2>().0),
+            slabs: [empty; 2],
+            hand: 0,
+            soonest: None,
+            sweep_soonest: None,
+        })
+    }
+
+    /// The flow that a packet of this tuple belongs to, expired or not.
+    #[inline]
+    pub(crate) fn find(&self, tuple: &Tuple) -> Option<(FlowId, Direction)> {
+        let v4_flows = self.v4.len() as u32;
+        let wants_v4 = tuple.source.is_v4();
+        let name = self.index.find(self.key.tuple(tuple), |name| {
+            match name.flow().checked_sub(v4_flows) {
+                None => wants_v4 && self.v4.get(name.flow() as usize).is_some_and(|entry| entry.matches(name.direction(), tuple)),
+                Some(wide) => !wants_v4 && self.v6.get(wide as usize).is_some_and(|entry| entry.matches(name.direction(), tuple)),
+            }
+        })?;
+        Some((FlowId(name.flow()), name.direction()))
+    }
+
+    /// Begins a flow whose keys are not in the table. In a full one an expired flow goes first, then the
+    /// longest-standing one of the lowest class; the second value tells whether a live one had to go.
+    pub(crate) fn insert(&mut self, now: Ticks, original: &Tuple, reply: &Tuple, state: State, flags: Flags) -> Result<(FlowId, bool), Full> {
+        let family = original.source.family();
+        let mut evicted = false;
+        let flow = match self.take_free(family) {
+            Some(flow) => flow,
+            None => {
+                evicted = self.evict(now, family)?;
+                self.take_free(family).ok_or(Full)?
+            }
+        };
+        match flow.checked_sub(self.v4.len() as u32) {
+            None => {
+                if let Some(entry) = self.v4.get_mut(flow as usize) {
+                    *entry = Entry::new(original, reply, state, flags);
+                }
+            }
+            Some(wide) => {
+                if let Some(entry) = self.v6.get_mut(wide as usize) {
+                    *entry = WideEntry::new(original, reply, state, flags);
+                }
+            }
+        }
+        let (one, other) = (self.key.tuple(original), self.key.tuple(reply));
+        if !self.index.insert(one, Name::new(flow, Direction::Original)) {
+            self.give_back(flow);
+            return Err(Full);
+        }
+        if !self.index.insert(other, Name::new(flow, Direction::Reply)) {
+            self.index.remove(one, Name::new(flow, Direction::Original));
+            self.give_back(flow);
+            return Err(Full);
+        }
+        if let Some(slab) = self.slab(family) {
+            slab.live += 1;
+        }
+        self.enlist(flow, state.class());
+        Ok((FlowId(flow), evicted))
+    }
+
+    /// Ends a flow.
+    pub(crate) fn remove(&mut self, id: FlowId) {
+        let Some(flow) = self.tuples(id) else { return };
+        let Some(class) = self.entry(id).and_then(Entry::state).map(State::class) else { return };
+        self.index.remove(self.key.tuple(&flow.0), Name::new(id.0, Direction::Original));
+        self.index.remove(self.key.tuple(&flow.1), Name::new(id.0, Direction::Reply));
+        self.delist(id.0, class);
+        if let Some(slab) = self.slab(self.family(id.0)) {
+            slab.live = slab.live.saturating_sub(1);
+        }
+        self.give_back(id.0);
+    }
+
+    #[inline]
+    pub(crate) fn entry(&self, id: FlowId) -> Option<&Entry> {
+        match id.0.checked_sub(self.v4.len() as u32) {
+            None => self.v4.get(id.0 as usize),
+            Some(wide) => self.v6.get(wide as usize).map(|wide| &wide.entry),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn entry_mut(&mut self, id: FlowId) -> Option<&mut Entry> {
+        match id.0.checked_sub(self.v4.len() as u32) {
+            None => self.v4.get_mut(id.0 as usize),
+            Some(wide) => self.v6.get_mut(wide as usize).map(|wide| &mut wide.entry),
+        }
+    }
+
+    /// Both tuples of a flow, the original first.
+    pub(crate) fn tuples(&self, id: FlowId) -> Option<(Tuple, Tuple)> {
+        Some((self.tuple(id, Direction::Original)?, self.tuple(id, Direction::Reply)?))
+    }
+
+    /// The tuple of one direction.
+    #[inline]
+    pub(crate) fn tuple(&self, id: FlowId, direction: Direction) -> Option<Tuple> {
+        match id.0.checked_sub(self.v4.len() as u32) {
+            None => self.v4.get(id.0 as usize).map(|entry| entry.tuple(direction)),
+            Some(wide) => self.v6.get(wide as usize).map(|wide| wide.tuple(direction)),
+        }
+    }
+
+    /// Notes a packet: the flow's state, and when it will be forgotten.
+    #[inline]
+    pub(crate) fn touch(&mut self, id: FlowId, state: State, deadline: Ticks) {
+        let Some(entry) = self.entry_mut(id) else { return };
+        let Some(before) = entry.state() else { return };
+        entry.deadline = deadline.0;
+        if before != state {
+            entry.set_state(state);
+            if before.class() != state.class() {
+                self.delist(id.0, before.class());
+                self.enlist(id.0, state.class());
+            }
+        }
+        self.soonest = earlier(self.soonest, deadline);
+        self.sweep_soonest = earlier(self.sweep_soonest, deadline);
+    }
+
+    /// A flow as it can be shown.
+    pub(crate) fn flow(&self, now: Instant, id: FlowId) -> Option<Flow> {
+        let entry = self.entry(id)?;
+        let (original, reply) = self.tuples(id)?;
+        Some(Flow {
+            original,
+            reply,
+            state: entry.state()?,
+            deadline: Ticks(entry.deadline).instant(now),
+            masqueraded: entry.flags().has(Flags::MASQUERADED),
+            packets: entry.packets,
+            slot: entry.slot,
+        })
+    }
+
+    /// Every name that a live flow may have.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = FlowId> + use<> {
+        (0..self.capacity()).map(FlowId)
+    }
+
+    /// Live flows of a family.
+    pub(crate) fn live(&self, family: Family) -> u32 {
+        self.slabs.get(family as usize).map_or(0, |slab| slab.live)
+    }
+
+    /// Looks at the next `budget` entries and forgets the expired ones. Returns how many those were.
+    pub(crate) fn expire(&mut self, now: Ticks, budget: usize) -> usize {
+        let mut forgotten = 0;
+        for _ in 0..budget.min(self.capacity() as usize) {
+            let id = FlowId(self.hand);
+            if let Some(entry) = self.entry(id).filter(|entry| entry.state().is_some()) {
+                if entry.is_expired(now) {
+                    self.remove(id);
+                    forgotten += 1;
+                } else {
+                    self.sweep_soonest = earlier(self.sweep_soonest, Ticks(entry.deadline));
+                }
+            }
+            self.advance();
+        }
+        forgotten
+    }
+
+    /// Moves the sweep's hand past one entry, and past all those that were never used.
+    fn advance(&mut self) {
+        let [v4, v6] = self.slabs;
+        let v4_flows = self.v4.len() as u32;
+        self.hand += 1;
+        if self.hand >= v4.used && self.hand < v4_flows {
+            self.hand = v4_flows;
+        }
+        if self.hand >= v4_flows + v6.used {
+            self.hand = 0;
+            self.soonest = self.sweep_soonest.take();
+        }
+    }
+
+    /// A bound on when the next flow can expire.
+    pub(crate) fn soonest(&self) -> Option<Ticks> {
+        if self.slabs.iter().all(|slab| slab.live == 0) { None } else { self.soonest }
+    }
+
+    fn capacity(&self) -> u32 {
+        (self.v4.len() + self.v6.len()) as u32
+    }
+
+    fn family(&self, flow: u32) -> Family {
+        if (flow as usize) < self.v4.len() { Family::V4 } else { Family::V6 }
+    }
+
+    fn slab(&mut self, family: Family) -> Option<&mut Slab> {
+        self.slabs.get_mut(family as usize)
+    }
+
+    fn take_free(&mut self, family: Family) -> Option<u32> {
+        let (base, capacity) = match family {
+            Family::V4 => (0, self.v4.len() as u32),
+            Family::V6 => (self.v4.len() as u32, self.v6.len() as u32),
+        };
+        let free = self.slab(family)?.free;
+        let next = self.entry(FlowId(free)).map(|entry| entry.next);
+        let slab = self.slab(family)?;
+        if let Some(next) = next {
+            slab.free = next;
+            return Some(free);
+        }
+        let fresh = slab.used;
+        (fresh < capacity).then(|| {
+            slab.used += 1;
+            base + fresh
+        })
+    }
+
+    fn give_back(&mut self, flow: u32) {
+        let family = self.family(flow);
+        let Some(slab) = self.slab(family) else { return };
+        let next = core::mem::replace(&mut slab.free, flow);
+        if let Some(entry) = self.entry_mut(FlowId(flow)) {
+            entry.free();
+            entry.next = next;
+        }
+    }
+
+    /// Makes room in a full slab: true if a flow that had not expired had to go.
+    fn evict(&mut self, now: Ticks, family: Family) -> Result<bool, Full> {
+        /// Entries that a newcomer's packet pays for to find one expired but not yet swept.
+        const GLANCE: usize = 16;
+        let before = self.live(family);
+        self.expire(now, GLANCE);
+        if self.live(family) < before {
+            return Ok(false);
+        }
+        let slab = self.slabs.get(family as usize).ok_or(Full)?;
+        let victim = slab.lists.iter().map(|list| list.head).find(|head| *head != NONE).ok_or(Full)?;
+        let expired = self.entry(FlowId(victim)).is_some_and(|entry| entry.is_expired(now));
+        self.remove(FlowId(victim));
+        Ok(!expired)
+    }
+
+    /// Hangs a flow at the end of its class's list.
+    fn enlist(&mut self, flow: u32, class: Class) {
+        let family = self.family(flow);
+        let Some(list) = self.slab(family).and_then(|slab| slab.lists.get_mut(class as usize)) else { return };
+        let tail = core::mem::replace(&mut list.tail, flow);
+        if tail == NONE {
+            list.head = flow;
+        }
+        if let Some(entry) = self.entry_mut(FlowId(tail)) {
+            entry.next = flow;
+        }
+        if let Some(entry) = self.entry_mut(FlowId(flow)) {
+            (entry.previous, entry.next) = (tail, NONE);
+        }
+    }
+
+    fn delist(&mut self, flow: u32, class: Class) {
+        let family = self.family(flow);
+        if class as usize >= 3 {
+            return;
+        }
+        let Some((previous, next)) = self.entry(FlowId(flow)).map(|entry| (entry.previous, entry.next)) else { return };
+        match self.entry_mut(FlowId(previous)) {
+            Some(entry) => entry.next = next,
+            None => self.list(family, class, |list| list.head = next),
+        }
+        match self.entry_mut(FlowId(next)) {
+            Some(entry) => entry.previous = previous,
+            None => self.list(family, class, |list| list.tail = previous),
+        }
+    }
+
+    fn list(&mut self, family: Family, class: Class, change: impl FnOnce(&mut List)) {
+        if let Some(list) = self.slab(family).and_then(|slab| slab.lists.get_mut(class as usize)) {
+            change(list);
+        }
+    }
+}
+
+fn earlier(bound: Option<Ticks>, deadline: Ticks) -> Option<Ticks> {
+    match bound {
+        Some(bound) if deadline.after(bound) >= 0 => Some(bound),
+        _ => Some(deadline),
+    }
+}

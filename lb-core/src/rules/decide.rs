@@ -1,0 +1,177 @@
+//! The fate of a new flow (SEMANTICS §6): pure, read from the table alone.
+
+use super::node::{self, Row, Unserved};
+use super::{NodeRules, Pool, RuleTable, Segment, SourceKind, VipClass};
+use super::directory::Question;
+use crate::packet::Origin;
+use crate::tuple::{Address, Tuple};
+use crate::verdict::{DropReason, RejectReason};
+
+/// What becomes of a new flow, and by which rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'r> {
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Who sends it.
+    pub source: Source,
+    /// The service port that it dials, if it dials one.
+    pub service: Option<(u32, Segment<'r>)>,
+    /// By what sort of address it dials it.
+    pub class: Option<VipClass>,
+    /// The traffic policy is Local and was set aside, as the source is inside the cluster (§7.4).
+    pub short_circuit: bool,
+}
+
+/// What becomes of a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Not ours.
+    Pass,
+    /// Served by a member of this pool, which has one.
+    Forward {
+        /// The pool to choose from.
+        pool: Pool,
+        /// Whether the source is replaced by the node's own address. A hairpin, which is known once the
+        /// backend is, always is (§8.2).
+        masquerade: bool,
+    },
+    /// Dropped in silence.
+    Drop(DropReason),
+    /// Refused with an ICMP error.
+    Reject(RejectReason),
+}
+
+/// Who sends a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// As far as policies care.
+    pub kind: SourceKind,
+    /// The address is loopback.
+    pub loopback: bool,
+}
+
+impl<M: AsRef<[u8]>> RuleTable<M> {
+    /// What becomes of a new flow that begins with a packet of this tuple.
+    pub fn decide(&self, tuple: &Tuple, origin: Origin) -> Decision<'_> {
+        let Some(node) = self.node() else { return Decision::pass(Source { kind: SourceKind::Outside, loopback: false }) };
+        let found = self.owner(tuple, &node);
+        // Most packets are nobody's: for them, who sends them is not worth finding out.
+        if found.is_none() && !node.has(node::flag::REJECT_UNMATCHED | node::flag::DROP_UNALLOCATED | node::flag::LOOPBACK_GUARD) {
+            return Decision::pass(Source { kind: SourceKind::Outside, loopback: false });
+        }
+        let source = source(&node, tuple.source, origin);
+        let Some((slot, segment, class)) = found else {
+            return Decision { fate: self.unmatched(&node, tuple, source), ..Decision::pass(source) };
+        };
+        let local = segment.is_local(class);
+        let row = node.row(class, source.kind, local);
+        Decision {
+            fate: fate(&node, &segment, class, tuple, row),
+            source,
+            service: Some((slot, segment)),
+            class: Some(class),
+            short_circuit: local && row.short_circuit(),
+        }
+    }
+
+    /// The service port that a tuple dials (§6.1): an exact Vip first, then a node port.
+    pub(crate) fn owner(&self, tuple: &Tuple, node: &NodeRules<'_>) -> Option<(u32, Segment<'_>, VipClass)> {
+        if let Some(found) = self.vip_owner(tuple) {
+            return Some(found);
+        }
+        let facts = node.address(tuple.destination);
+        if facts & (node::address::NODE_PORTS | node::address::REJECTS) == 0 {
+            return None;
+        }
+        let (slot, segment) = self.node_port_owner(tuple)?;
+        // §6.9: on an address where node ports are not open, only their want of endpoints shows.
+        let shown = facts & node::address::NODE_PORTS != 0 || !segment.has_any();
+        shown.then_some((slot, segment, VipClass::NodePort))
+    }
+
+    fn vip_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
+        let slot = self.ask(Question::Vip(tuple.destination, tuple.destination_port, tuple.protocol))?;
+        let segment = self.segment(slot)?;
+        let class = segment.vips().find(|vip| vip.address == tuple.destination && vip.class != VipClass::NodePort)?.class;
+        Some((slot, segment, class))
+    }
+
+    fn node_port_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>)> {
+        let slot = self.ask(Question::node_port(tuple.destination, tuple.destination_port, tuple.protocol))?;
+        Some((slot, self.segment(slot)?))
+    }
+
+    /// The service port that a known flow's destination belongs to now. A node port is found by its
+    /// number alone, whatever the address (§11.5).
+    pub(crate) fn owner_of_flow(&self, original: &Tuple) -> Option<(u32, Segment<'_>)> {
+        self.vip_owner(original).map(|(slot, segment, _)| (slot, segment)).or_else(|| self.node_port_owner(original))
+    }
+
+    /// A packet that dials no service port (§6.6, §9.5).
+    fn unmatched(&self, node: &NodeRules<'_>, tuple: &Tuple, source: Source) -> Fate {
+        let destination = tuple.destination;
+        let outside = source.kind != SourceKind::Node;
+        if node.has(node::flag::LOOPBACK_GUARD) && destination.is_v4() && destination.is_loopback() && outside {
+            return Fate::Drop(DropReason::LoopbackGuard);
+        }
+        let cluster_ip = || self.ask(Question::ClusterIp(destination)).is_some();
+        if node.has(node::flag::REJECT_UNMATCHED) && cluster_ip() {
+            return Fate::Reject(RejectReason::UnmatchedPort);
+        }
+        let in_cidr = || node.service_cidrs().any(|cidr| cidr.contains(destination));
+        if node.has(node::flag::DROP_UNALLOCATED) && in_cidr() && !cluster_ip() {
+            return Fate::Drop(DropReason::UnallocatedClusterIp);
+        }
+        Fate::Pass
+    }
+}
+
+/// Who sends a packet (§1, §8.4).
+fn source(node: &NodeRules<'_>, address: Address, origin: Origin) -> Source {
+    let loopback = address.is_loopback();
+    let kind = if origin == Origin::Node || loopback || node.address(address) & node::address::OWN != 0 {
+        SourceKind::Node
+    } else if origin == Origin::Pod || node.pod_sources().any(|block| block.contains(address)) {
+        SourceKind::Pod
+    } else {
+        SourceKind::Outside
+    };
+    Source { kind, loopback }
+}
+
+/// §6.2 to §6.5, with the mode's row for this class, source and policy.
+fn fate(node: &NodeRules<'_>, segment: &Segment<'_>, class: VipClass, tuple: &Tuple, row: Row) -> Fate {
+    let refused = || class == VipClass::LoadBalancer && !segment.admits(tuple.source, tuple.destination);
+    if node.has(node::flag::FIREWALL_FIRST) && refused() {
+        return Fate::Drop(DropReason::SourceRange);
+    }
+    if !segment.has_any() {
+        return unserved(row.none());
+    }
+    if refused() {
+        return Fate::Drop(DropReason::SourceRange);
+    }
+    let serve = |pool| Fate::Forward { pool, masquerade: row.masquerade() };
+    let pool = if row.local() { Pool::Local } else { Pool::Cluster };
+    if segment.pool_size(pool) > 0 {
+        return serve(pool);
+    }
+    match row.empty() {
+        Unserved::Cluster if segment.pool_size(Pool::Cluster) > 0 => serve(Pool::Cluster),
+        other => unserved(other),
+    }
+}
+
+fn unserved(unserved: Unserved) -> Fate {
+    match unserved {
+        Unserved::Pass => Fate::Pass,
+        Unserved::Drop => Fate::Drop(DropReason::NoLocalEndpoint),
+        Unserved::Reject | Unserved::Cluster => Fate::Reject(RejectReason::NoEndpoints),
+    }
+}
+
+impl Decision<'_> {
+    fn pass(source: Source) -> Self {
+        Self { fate: Fate::Pass, source, service: None, class: None, short_circuit: false }
+    }
+}

@@ -1,0 +1,292 @@
+//! The directory: from what a packet dials to the segment that says what becomes of it.
+//!
+//! Robin Hood linear probing (Celis, 1986) over 32-byte entries, ties broken by the entry itself, so
+//! that the same set in the same room is laid out the same whatever the order of insertion
+//! (Blelloch, Golovin: "Strongly history-independent hashing", FOCS 2007, §4).
+
+use super::bytes::{put_u16, put_u32, put_u128, u16_at, u32_at, u128_at};
+use crate::hash::Key;
+use crate::tuple::{Address, Protocol};
+
+/// Bytes of an entry.
+pub(crate) const ENTRY: usize = 32;
+
+/// What the directory finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Question {
+    /// The service port of a Vip.
+    Vip(Address, u16, Protocol),
+    /// The service port of a node port, of either family: the address tells which.
+    NodePort(Address, u16, Protocol),
+    /// How many service ports have this ClusterIP.
+    ClusterIp(Address),
+    /// The slot of the segment with this id.
+    Segment(u64),
+}
+
+impl Question {
+    /// A NodePort's key holds no address but its family's "any".
+    pub(crate) fn node_port(address: Address, port: u16, protocol: Protocol) -> Self {
+        let any = if address.is_v4() { Address::from_v4_bits(0) } else { Address::UNSPECIFIED };
+        Self::NodePort(any, port, protocol)
+    }
+
+    fn parts(self) -> (u128, u16, u8, u8) {
+        match self {
+            Self::Vip(address, port, protocol) => (address.bits(), port, protocol.0, 1),
+            Self::NodePort(address, port, protocol) => (address.bits(), port, protocol.0, 2),
+            Self::ClusterIp(address) => (address.bits(), 0, 0, 3),
+            Self::Segment(id) => (u128::from(id), 0, 0, 4),
+        }
+    }
+}
+
+/// One entry as it lies in memory.
+///
+/// ```text
+///  0        4        8      10    11    12        16                32
+///  | hash   | value  | port |proto|kind | zero    | address or id   |
+/// ```
+/// `kind` 0 is an empty entry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    hash: u32,
+    key: (u128, u16, u8, u8),
+    value: u32,
+}
+
+impl Entry {
+    fn read(bytes: &[u8], at: usize) -> Option<Self> {
+        let bytes = bytes.get(at * ENTRY..)?.first_chunk::<ENTRY>()?;
+        let kind = bytes[11];
+        (kind != 0).then_some(())?;
+        Some(Self {
+            hash: u32_at(bytes, 0)?,
+            key: (u128_at(bytes, 16)?, u16_at(bytes, 8)?, bytes[10], kind),
+            value: u32_at(bytes, 4)?,
+        })
+    }
+
+    fn write(self, bytes: &mut [u8], at: usize) {
+        let Some(bytes) = bytes.get_mut(at * ENTRY..).and_then(|rest| rest.first_chunk_mut::<ENTRY>()) else { return };
+        bytes.fill(0);
+        put_u32(bytes, 0, self.hash);
+        put_u32(bytes, 4, self.value);
+        put_u16(bytes, 8, self.key.1);
+        bytes[10] = self.key.2;
+        bytes[11] = self.key.3;
+        put_u128(bytes, 16, self.key.0);
+    }
+
+    fn clear(bytes: &mut [u8], at: usize) {
+        if let Some(bytes) = bytes.get_mut(at * ENTRY..).and_then(|rest| rest.first_chunk_mut::<ENTRY>()) {
+            bytes.fill(0);
+        }
+    }
+}
+
+/// A hasher for directories under a rule table's key.
+#[derive(Clone, Copy)]
+pub(crate) struct Hash(Key);
+
+impl Hash {
+    pub(crate) fn new(key: &[u8; 16]) -> Self {
+        Self(Key::new(key))
+    }
+
+    #[inline]
+    fn of(&self, question: Question) -> (u32, (u128, u16, u8, u8)) {
+        let key @ (address, port, protocol, kind) = question.parts();
+        let rest = u64::from(port) << 16 | u64::from(protocol) << 8 | u64::from(kind);
+        ((self.0.address(Address::from_bits(address), rest) >> 32) as u32, key)
+    }
+}
+
+/// How many entries fit in these bytes.
+fn room(bytes: &[u8]) -> usize {
+    bytes.len() / ENTRY
+}
+
+/// Where an entry of this hash would like to be.
+fn home(hash: u32, room: usize) -> usize {
+    ((u64::from(hash) * room as u64) >> 32) as usize
+}
+
+/// How far from home an entry at `at` is.
+fn displacement(hash: u32, at: usize, room: usize) -> usize {
+    let home = home(hash, room);
+    if at >= home { at - home } else { at + room - home }
+}
+
+fn after(at: usize, room: usize) -> usize {
+    if at + 1 < room { at + 1 } else { 0 }
+}
+
+/// The value that the directory has for this question.
+#[inline]
+pub(crate) fn find(bytes: &[u8], hash: &Hash, question: Question) -> Option<u32> {
+    Some(locate(bytes, hash, question)?.1.value)
+}
+
+#[inline]
+fn locate(bytes: &[u8], hash: &Hash, question: Question) -> Option<(usize, Entry)> {
+    let room = room(bytes);
+    let (hash, key) = hash.of(question);
+    let mut at = home(hash, room);
+    for distance in 0..room {
+        let entry = Entry::read(bytes, at)?;
+        if entry.hash == hash && entry.key == key {
+            return Some((at, entry));
+        }
+        if displacement(entry.hash, at, room) < distance {
+            return None;
+        }
+        at = after(at, room);
+    }
+    None
+}
+
+/// Sets the value for this question; false if there was no room.
+pub(crate) fn insert(bytes: &mut [u8], hash: &Hash, question: Question, value: u32) -> bool {
+    if let Some((at, entry)) = locate(bytes, hash, question) {
+        Entry { value, ..entry }.write(bytes, at);
+        return true;
+    }
+    let room = room(bytes);
+    let (hash, key) = hash.of(question);
+    let mut carried = Entry { hash, key, value };
+    let mut at = home(hash, room);
+    // Whoever is further from home stays; of two equally far, the lesser.
+    for _ in 0..room {
+        let Some(found) = Entry::read(bytes, at) else {
+            carried.write(bytes, at);
+            return true;
+        };
+        let (far, farther) = (displacement(found.hash, at, room), displacement(carried.hash, at, room));
+        if farther > far || (farther == far && (carried.hash, carried.key) < (found.hash, found.key)) {
+            carried.write(bytes, at);
+            carried = found;
+        }
+        at = after(at, room);
+    }
+    false
+}
+
+/// Forgets this question.
+pub(crate) fn remove(bytes: &mut [u8], hash: &Hash, question: Question) {
+    let Some((mut at, _)) = locate(bytes, hash, question) else { return };
+    let room = room(bytes);
+    // Those behind move up until one is at home.
+    for _ in 0..room {
+        let next = after(at, room);
+        match Entry::read(bytes, next) {
+            Some(entry) if displacement(entry.hash, next, room) > 0 => entry.write(bytes, at),
+            _ => {
+                Entry::clear(bytes, at);
+                return;
+            }
+        }
+        at = next;
+    }
+}
+
+/// Whether every entry's hash is its own and stands where a look-up finds it, no two alike; and how
+/// many there are of Vips and node ports, of ClusterIPs' counts added up, of segments.
+pub(crate) fn check(bytes: &[u8], hash: &Hash) -> Option<Totals> {
+    let mut totals = Totals { frontends: 0, cluster_ips: 0, segments: 0 };
+    for at in 0..room(bytes) {
+        let Some(entry) = Entry::read(bytes, at) else {
+            let empty = bytes.get(at * ENTRY..)?.first_chunk::<ENTRY>()?;
+            if empty.iter().any(|byte| *byte != 0) {
+                return None;
+            }
+            continue;
+        };
+        let (address, port, protocol, kind) = entry.key;
+        let question = match kind {
+            1 => Question::Vip(Address::from_bits(address), port, Protocol(protocol)),
+            2 => Question::NodePort(Address::from_bits(address), port, Protocol(protocol)),
+            3 => Question::ClusterIp(Address::from_bits(address)),
+            4 => Question::Segment(u64::try_from(address).ok()?),
+            _ => return None,
+        };
+        if locate(bytes, hash, question) != Some((at, entry)) {
+            return None;
+        }
+        match question {
+            Question::Vip(..) | Question::NodePort(..) => totals.frontends += 1,
+            Question::ClusterIp(_) => totals.cluster_ips += u64::from(entry.value),
+            Question::Segment(_) => totals.segments += 1,
+        }
+    }
+    Some(totals)
+}
+
+/// What a directory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) frontends: u64,
+    pub(crate) cluster_ips: u64,
+    pub(crate) segments: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::rng::Rng;
+    use std::collections::BTreeMap;
+    use std::vec;
+
+    fn question(n: u32) -> Question {
+        match n % 4 {
+            0 => Question::Vip(Address::from_v4_bits(n), 80, Protocol::TCP),
+            1 => Question::node_port(Address::from_v4_bits(0), n as u16, Protocol::UDP),
+            2 => Question::ClusterIp(Address::from_bits(u128::from(n) << 64)),
+            _ => Question::Segment(u64::from(n)),
+        }
+    }
+
+    #[test]
+    fn it_agrees_with_a_map_and_its_bytes_depend_on_the_set_alone() {
+        let hash = Hash::new(&[7; 16]);
+        let mut rng = Rng::new(1);
+        let mut bytes = vec![0; 32 * 100];
+        let mut model = BTreeMap::new();
+        for step in 0..20_000 {
+            let n = rng.below(120);
+            if rng.below(3) > 0 && model.len() < 99 {
+                let value = rng.below(1000);
+                assert!(insert(&mut bytes, &hash, question(n), value));
+                model.insert(n, value);
+            } else {
+                remove(&mut bytes, &hash, question(n));
+                model.remove(&n);
+            }
+            if step % 50 == 0 {
+                for n in 0..120 {
+                    assert_eq!(find(&bytes, &hash, question(n)), model.get(&n).copied());
+                }
+                let mut fresh = vec![0; 32 * 100];
+                for (n, value) in model.iter().rev() {
+                    insert(&mut fresh, &hash, question(*n), *value);
+                }
+                assert!(bytes == fresh, "laid out otherwise at step {step}");
+                let count = check(&bytes, &hash).unwrap();
+                assert_eq!((count.frontends + count.segments) as usize, model.keys().filter(|n| *n % 4 != 2).count());
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_or_empty_directory_answers_and_refuses() {
+        let hash = Hash::new(&[0; 16]);
+        assert_eq!(find(&[], &hash, question(1)), None);
+        assert!(!insert(&mut [], &hash, question(1), 1));
+        let mut bytes = vec![0; 64];
+        assert!(insert(&mut bytes, &hash, question(1), 1) && insert(&mut bytes, &hash, question(2), 2));
+        let full = bytes.clone();
+        assert_eq!(find(&bytes, &hash, question(3)), None);
+        assert_eq!(bytes, full);
+    }
+}

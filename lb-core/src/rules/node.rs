@@ -1,0 +1,224 @@
+//! The node's section: what holds for all services on it. A mode lives here, as tables and flags.
+//!
+//! ```text
+//!  0        4       8      40      44      46     48        50          52      54           56       64
+//!  | length | flags | rows | stale | first | last | sources | addresses | CIDRs | masquerade | unused |
+//! ```
+//! then the detector's sources, the node's addresses, the service CIDRs (20 bytes each: address, prefix
+//! length, facts), and the masquerade addresses (36 bytes each: prefix, address).
+
+use super::bytes::{u8_at, u16_at, u32_at, u128_at};
+use super::segment::{PREFIX, VipClass, prefix, prefixes};
+use crate::tuple::{Address, Prefix, Protocol};
+
+/// Bytes before the lists.
+pub(crate) const HEADER: usize = 64;
+/// Where the rows are, and how many.
+pub(crate) const ROWS: usize = 8;
+pub(crate) const ROW_COUNT: usize = 32;
+/// Where it says what becomes of stale flows, by protocol: TCP, UDP, SCTP.
+pub(crate) const STALE: usize = 40;
+/// Bytes of a masquerade address and its prefix.
+pub(crate) const MASQUERADE: usize = PREFIX + 16;
+
+/// Facts of a node, as bits of its flags.
+pub(crate) mod flag {
+    /// A packet to a ClusterIP on no port of its service is rejected (SEMANTICS §6.6).
+    pub(crate) const REJECT_UNMATCHED: u32 = 1;
+    /// A packet to a service CIDR's address that is no ClusterIP is dropped (§6.6).
+    pub(crate) const DROP_UNALLOCATED: u32 = 2;
+    /// Source ranges are looked at before endpoints are (§8.6).
+    pub(crate) const FIREWALL_FIRST: u32 = 4;
+    /// Packets to loopback from elsewhere are dropped (§9.5).
+    pub(crate) const LOOPBACK_GUARD: u32 = 8;
+    /// Flows whose service has no serving backend left, or no owner any more, end (§11.5 keeps them).
+    pub(crate) const CUT_EMPTY: u32 = 16;
+}
+
+/// Facts of one of the node's addresses.
+pub(crate) mod address {
+    /// It is the node's own.
+    pub(crate) const OWN: u8 = 1;
+    /// Node ports are open on it.
+    pub(crate) const NODE_PORTS: u8 = 2;
+    /// Node ports without an endpoint are rejected on it (SEMANTICS §6.9).
+    pub(crate) const REJECTS: u8 = 4;
+}
+
+/// Who sends a packet, as far as policies care (SEMANTICS §1, §8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
+pub enum SourceKind {
+    /// The node itself.
+    Node = 0,
+    /// A pod, as the local detector has it.
+    Pod = 1,
+    /// Anyone else.
+    Outside = 2,
+}
+
+/// What becomes of a new flow of one class, source and policy: a row of the mode's table, as one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row(pub(crate) u8);
+
+/// What becomes of a flow that finds nobody to serve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Unserved {
+    Reject = 0,
+    Drop = 1,
+    Pass = 2,
+    /// The cluster pool takes the local one's place.
+    Cluster = 3,
+}
+
+impl Row {
+    /// Bit 0: the local pool; bit 1: masquerade; bits 2-3: what when the pool is empty; bits 4-5: what
+    /// when there is no endpoint anywhere; bit 6: a local policy was set aside (SEMANTICS §7.4).
+    pub(crate) const fn new(local: bool, masquerade: bool, empty: Unserved, none: Unserved, short_circuit: bool) -> Self {
+        Self(local as u8 | (masquerade as u8) << 1 | (empty as u8) << 2 | (none as u8) << 4 | (short_circuit as u8) << 6)
+    }
+
+    pub(super) const fn local(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    pub(super) const fn masquerade(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    pub(super) const fn empty(self) -> Unserved {
+        unserved(self.0 >> 2)
+    }
+
+    pub(super) const fn none(self) -> Unserved {
+        unserved(self.0 >> 4)
+    }
+
+    pub(super) const fn short_circuit(self) -> bool {
+        self.0 & 64 != 0
+    }
+
+    /// Its place in the table: by class (ClusterIP, other address, node port), source, policy (Cluster,
+    /// Local).
+    pub(crate) const fn place(class: VipClass, source: SourceKind, local: bool) -> usize {
+        let class = match class {
+            VipClass::ClusterIp => 0,
+            VipClass::ExternalIp | VipClass::LoadBalancer => 1,
+            VipClass::NodePort => 2,
+        };
+        class << 3 | (source as usize) << 1 | local as usize
+    }
+}
+
+const fn unserved(bits: u8) -> Unserved {
+    match bits & 3 {
+        0 => Unserved::Reject,
+        1 => Unserved::Drop,
+        2 => Unserved::Pass,
+        _ => Unserved::Cluster,
+    }
+}
+
+/// What becomes of a flow whose backend stopped serving while another still does (SEMANTICS §11, §14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stale {
+    /// It stays.
+    Keep = 0,
+    /// The client's next packet chooses anew.
+    Reselect = 1,
+}
+
+/// A view of the node's section. Reads are total, as a [`Segment`](super::Segment)'s are.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeRules<'r> {
+    bytes: &'r [u8],
+}
+
+impl<'r> NodeRules<'r> {
+    pub(super) fn new(bytes: &'r [u8]) -> Self {
+        Self { bytes }
+    }
+
+    fn count(&self, at: usize) -> usize {
+        usize::from(u16_at(self.bytes, at).unwrap_or(0))
+    }
+
+    pub(crate) fn has(&self, flag: u32) -> bool {
+        u32_at(self.bytes, 4).unwrap_or(0) & flag != 0
+    }
+
+    pub(super) fn row(&self, class: VipClass, source: SourceKind, local: bool) -> Row {
+        let place = Row::place(class, source, local);
+        Row(u8_at(self.bytes, ROWS + place).unwrap_or(0))
+    }
+
+    /// What becomes of flows of this protocol whose backend stopped serving.
+    pub(crate) fn stale(&self, protocol: Protocol) -> Stale {
+        let at = match protocol {
+            Protocol::TCP => STALE,
+            Protocol::UDP => STALE + 1,
+            _ => STALE + 2,
+        };
+        if u8_at(self.bytes, at) == Some(Stale::Reselect as u8) { Stale::Reselect } else { Stale::Keep }
+    }
+
+    /// Ports that masquerading must not use, first and last.
+    pub fn reserved_ports(&self) -> (u16, u16) {
+        (u16_at(self.bytes, 44).unwrap_or(0), u16_at(self.bytes, 46).unwrap_or(0))
+    }
+
+    /// Blocks whose addresses are pods', by the local detector.
+    pub fn pod_sources(&self) -> impl Iterator<Item = Prefix> + use<'r> {
+        prefixes(self.bytes, self.sources(), self.count(48))
+    }
+
+    fn sources(&self) -> usize {
+        HEADER
+    }
+
+    fn addresses(&self) -> usize {
+        self.sources() + self.count(48) * PREFIX
+    }
+
+    fn cidrs(&self) -> usize {
+        self.addresses() + self.count(50) * PREFIX
+    }
+
+    fn masquerades(&self) -> usize {
+        self.cidrs() + self.count(52) * PREFIX
+    }
+
+    fn end(&self) -> usize {
+        self.masquerades() + self.count(54) * MASQUERADE
+    }
+
+    /// What is known of this address as one of the node's: bits of [`address`].
+    pub(super) fn address(&self, address: Address) -> u8 {
+        let (bytes, at) = (self.bytes, self.addresses());
+        (0..self.count(50))
+            .filter(|i| prefix(bytes, at + i * PREFIX).is_some_and(|block| block.contains(address)))
+            .filter_map(|i| u8_at(bytes, at + i * PREFIX + 17))
+            .fold(0, |all, facts| all | facts)
+    }
+
+    /// Blocks that ClusterIPs come from.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = Prefix> + use<'r> {
+        prefixes(self.bytes, self.cidrs(), self.count(52))
+    }
+
+    /// The node's own address to masquerade with towards `destination`: the first whose prefix holds it.
+    pub fn masquerade(&self, destination: Address) -> Option<Address> {
+        (0..self.count(54)).find_map(|i| {
+            let at = self.masquerades() + i * MASQUERADE;
+            let block = prefix(self.bytes, at)?;
+            block.contains(destination).then_some(Address::from_bits(u128_at(self.bytes, at + PREFIX)?))
+        })
+    }
+
+    pub(super) fn is_sound(&self) -> bool {
+        self.bytes.len() == self.end() && u32_at(self.bytes, 0) == Some(self.end() as u32)
+    }
+}

@@ -1,0 +1,57 @@
+//! Ethernet II frames (IEEE 802.3 §3.1) and VLAN tags (IEEE 802.1Q §9).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Malformed, view};
+use crate::tuple::Family;
+
+/// What a frame begins with.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) destination: [u8; 6],
+    pub(crate) source: [u8; 6],
+    /// What follows; up to 1500, a length (IEEE 802.3 §3.2.6).
+    pub(crate) ether_type: [u8; 2],
+}
+
+/// What a VLAN tag adds behind the EtherType that announces it.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Tag {
+    control: [u8; 2],
+    ether_type: [u8; 2],
+}
+
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+/// 802.1Q.
+const CUSTOMER_TAG: u16 = 0x8100;
+/// 802.1ad.
+const SERVICE_TAG: u16 = 0x88a8;
+/// What double tagging used before 802.1ad.
+const OLD_SERVICE_TAG: u16 = 0x9100;
+
+/// Outer and inner tag; a frame with more is not looked into.
+const MAX_TAGS: usize = 2;
+
+/// The IP version that a frame carries and where its header begins; `None` if it carries no IP.
+#[inline]
+pub(super) fn read(data: &[u8]) -> Result<Option<(Family, usize)>, Malformed> {
+    let header: &Header = view(data, 0).ok_or(Malformed::Truncated)?;
+    let mut ether_type = u16::from_be_bytes(header.ether_type);
+    let mut at = size_of::<Header>();
+    for _ in 0..MAX_TAGS {
+        if !matches!(ether_type, CUSTOMER_TAG | SERVICE_TAG | OLD_SERVICE_TAG) {
+            break;
+        }
+        let tag: &Tag = view(data, at).ok_or(Malformed::Truncated)?;
+        ether_type = u16::from_be_bytes(tag.ether_type);
+        at += size_of::<Tag>();
+    }
+    Ok(match ether_type {
+        IPV4 => Some((Family::V4, at)),
+        IPV6 => Some((Family::V6, at)),
+        _ => None,
+    })
+}

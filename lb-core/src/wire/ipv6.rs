@@ -1,0 +1,143 @@
+//! The Internet Protocol, version 6 (RFC 8200), and the walk over its extension headers.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Fragment, MAX_EXTENSIONS, Malformed, Network, view};
+use crate::tuple::{Address, Protocol};
+
+/// The fixed header (RFC 8200 §3).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Header {
+    /// Version in the upper four bits, then traffic class and flow label.
+    pub(crate) version_flow: [u8; 4],
+    pub(crate) payload_length: [u8; 2],
+    pub(crate) next: u8,
+    pub(crate) hop_limit: u8,
+    pub(crate) source: [u8; 16],
+    pub(crate) destination: [u8; 16],
+}
+
+/// What every extension header begins with, here with as much as a Routing header's (RFC 8200 §4.4).
+/// None is shorter than eight bytes (RFC 6564 §4).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Extension {
+    next: u8,
+    /// In units of eight bytes, the first not counted.
+    length: u8,
+    _routing_type: u8,
+    segments_left: u8,
+    _rest: [u8; 4],
+}
+
+/// A Fragment header (RFC 8200 §4.5).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct FragmentExtension {
+    next: u8,
+    _reserved: u8,
+    /// The offset in its upper thirteen bits, in units of eight bytes: as they stand, in bytes.
+    offset: [u8; 2],
+    identification: [u8; 4],
+}
+
+const OFFSET: u16 = 0xfff8;
+const MORE_FRAGMENTS: u16 = 0x0001;
+
+// Headers that are stepped over. Not among them: ESP, whose inside is hidden, and AH, whose integrity
+// value covers the addresses (RFC 4302 §3.3.3) and forbids translation; for both, as over IPv4, they
+// are the protocol that the packet carries.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+/// RFC 6275 §6.1.
+const MOBILITY: u8 = 135;
+/// RFC 7401 §5.1.
+const HOST_IDENTITY: u8 = 139;
+/// RFC 5533 §5.1.
+const SHIM6: u8 = 140;
+
+#[inline]
+pub(super) fn read(data: &[u8], at: usize) -> Result<Network, Malformed> {
+    let header: &Header = view(data, at).ok_or(Malformed::Truncated)?;
+    let [version, ..] = header.version_flow;
+    if version >> 4 != 6 {
+        return Err(Malformed::IpHeader);
+    }
+    let (source, destination) = (Address::v6(header.source), Address::v6(header.destination));
+    // RFC 4291 §2.5.5.2: a notation for IPv4 addresses, not an address for packets.
+    if source.is_v4() || destination.is_v4() {
+        return Err(Malformed::MappedAddress);
+    }
+    let transport = at + size_of::<Header>();
+    let end = match u16::from_be_bytes(header.payload_length) {
+        // A jumbogram (RFC 2675 §3) or segmentation offload: taken from the data at hand.
+        0 => data.len(),
+        length => transport + usize::from(length),
+    };
+    let plain = Network { source, destination, protocol: Protocol(header.next), transport, end, fragment: None };
+    if is_extension(header.next) { walk(data, plain) } else { Ok(plain) }
+}
+
+#[inline]
+fn is_extension(next: u8) -> bool {
+    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS | MOBILITY | HOST_IDENTITY | SHIM6)
+}
+
+/// Steps over the extension headers, of which there is one at least and may be [`MAX_EXTENSIONS`].
+#[cold]
+fn walk(data: &[u8], mut ip: Network) -> Result<Network, Malformed> {
+    for _ in 0..MAX_EXTENSIONS {
+        let at = ip.transport;
+        let next = ip.protocol.0;
+        if ip.end.saturating_sub(at) < size_of::<Extension>() {
+            return Err(does_not_fit(&ip));
+        }
+        let length = if next == FRAGMENT {
+            let header: &FragmentExtension = view(data, at).ok_or(Malformed::Truncated)?;
+            let length = size_of::<FragmentExtension>();
+            if ip.fragment.is_some() {
+                return Err(Malformed::Fragment);
+            }
+            ip.fragment = fragment(header, ip.end - at - length)?;
+            ip.protocol = Protocol(header.next);
+            length
+        } else {
+            let header: &Extension = view(data, at).ok_or(Malformed::Truncated)?;
+            if next == ROUTING && header.segments_left != 0 {
+                return Ok(ip);
+            }
+            ip.protocol = Protocol(header.next);
+            (usize::from(header.length) + 1) * 8
+        };
+        ip.transport = at + length;
+        if ip.transport > ip.end {
+            return Err(does_not_fit(&ip));
+        }
+        if ip.transport > data.len() {
+            return Err(Malformed::Truncated);
+        }
+        if ip.is_later_fragment() || !is_extension(ip.protocol.0) {
+            return Ok(ip);
+        }
+    }
+    Err(Malformed::TooManyExtensions)
+}
+
+/// An extension header that reaches beyond the packet; a first fragment must hold them all (RFC 7112 §5).
+fn does_not_fit(ip: &Network) -> Malformed {
+    if ip.fragment.is_some() { Malformed::Fragment } else { Malformed::IpHeader }
+}
+
+fn fragment(header: &FragmentExtension, length: usize) -> Result<Option<Fragment>, Malformed> {
+    let offset = u16::from_be_bytes(header.offset);
+    let fragment = Fragment {
+        identification: u32::from_be_bytes(header.identification),
+        offset: u32::from(offset & OFFSET),
+        length: u32::try_from(length).unwrap_or(u32::MAX),
+        more: offset & MORE_FRAGMENTS != 0,
+    };
+    fragment.checked()
+}
