@@ -29,8 +29,8 @@ const CORE: &[(&str, &[&str])] = &[
     // The layers, which do not know each other. Rules are pure: they have seen neither frame nor flow.
     ("wire", &["tuple"]),
     ("flow", &["config", "hash", "memory::Block", "time", "tuple"]),
-    ("pick", &["hash", "rng", "tuple"]),
-    ("rules", &["hash", "packet::Origin", "pick", "rng", "tuple", "verdict"]),
+    ("pick", &["hash", "rng", "rules::Backend", "rules::Pool", "rules::Segment", "tuple"]),
+    ("rules", &["hash", "packet::Origin", "pick::Scheduler", "tuple", "verdict"]),
     ("nat", &["tuple", "wire"]),
     // The data arrow: the one place where they meet.
     (
@@ -430,7 +430,8 @@ fn planted_violations_are_caught() {
         ("lb-core/src/wire/mod.rs",      "#[cfg(not(test))] use crate::flow;",                    Some("import `flow`")),
         ("lb-core/src/wire/mod.rs",      "#[cfg(any(test, feature = \"x\"))] use crate::flow;",   Some("import `flow`")),
         ("lb-core/src/rules/decide.rs",  "use crate::wire::Headers;",                             Some("`rules` may not import `wire::Headers`")),
-        ("lb-core/src/rules/decide.rs",  "use crate::packet::Origin; use crate::pick::maglev;",   None),
+        ("lb-core/src/rules/decide.rs",  "use crate::packet::Origin; use crate::pick::Scheduler;", None),
+        ("lb-core/src/rules/decide.rs",  "use crate::pick::maglev;",                              Some("import `pick::maglev`")),
         ("lb-core/src/rules/decide.rs",  "use crate::packet::Packet;",                            Some("import `packet::Packet`")),
         ("lb-core/src/pick/maglev.rs",   "use crate::flow::Direction;",                           Some("`pick` may not import `flow::Direction`")),
         ("lb-core/src/flow/table.rs",    "use crate::{config::Timeouts, hash::Key, time::Instant, tuple::Tuple};", None),
