@@ -55,7 +55,9 @@ impl core::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Memory { needed } => write!(f, "too little memory for these sizes: give {needed} blocks"),
-            Self::TooManyFlows => f.write_str("more than 2^28 flows of one family: give smaller sizes, or use a balancer a core"),
+            Self::TooManyFlows => {
+                f.write_str("more than 2^28 flows of one family: give smaller sizes, or use a balancer a core")
+            }
         }
     }
 }
@@ -79,7 +81,9 @@ impl core::fmt::Display for RestoreError {
         f.write_str(match self {
             Self::Taken => "another flow has one of its tuples: remove that one first, or leave this out",
             Self::Full => "the flow table is full: make a larger one",
-            Self::Mixed => "its two tuples are not of one flow: family, protocol and zone must agree, and the tuples differ",
+            Self::Mixed => {
+                "its two tuples are not of one flow: family, protocol and zone must agree, and the tuples differ"
+            }
         })
     }
 }
@@ -91,7 +95,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     ///
     /// # Errors
     /// [`ConfigError`] if the memory or the sizes don't fit.
-    pub fn new(config: Config, sizes: Sizes, memory: &'m mut [Block], rules: RuleTable<M>) -> Result<Self, ConfigError> {
+    pub fn new(
+        config: Config,
+        sizes: Sizes,
+        memory: &'m mut [Block],
+        rules: RuleTable<M>,
+    ) -> Result<Self, ConfigError> {
         if sizes.v4_flows > table::MAX_FLOWS || sizes.v6_flows > table::MAX_FLOWS {
             return Err(ConfigError::TooManyFlows);
         }
@@ -214,10 +223,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let cut_empty = node.is_some_and(|node| node.has(node::flag::CUT_EMPTY));
         let stale = match owner {
             None => cut_empty,
-            Some((_, segment)) => match segment.find_backend(reply.source, reply.source_port).and_then(|n| segment.backend(n)) {
-                Some(backend) if backend.serving => false,
-                _ => cut_empty || segment.has_serving(),
-            },
+            Some((_, segment)) => {
+                match segment.find_backend(reply.source, reply.source_port).and_then(|n| segment.backend(n)) {
+                    Some(backend) if backend.serving => false,
+                    _ => cut_empty || segment.has_serving(),
+                }
+            }
         };
         let slot = owner.map_or(u32::MAX, |(slot, _)| slot);
         let entry = self.flows.entry_mut(flow)?;
@@ -229,7 +240,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Begins a flow for its first packet, or says what becomes of the packet instead.
-    fn begin(&mut self, now: Instant, packet: &Packet<'_>, original: &Tuple, signal: Signal) -> Result<FlowId, Verdict> {
+    fn begin(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        original: &Tuple,
+        signal: Signal,
+    ) -> Result<FlowId, Verdict> {
         let decision = self.rules.decide(original, packet.meta.origin);
         let (pool, masquerade) = match decision.fate {
             Fate::Pass => return Err(Verdict::Pass),
@@ -237,7 +254,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Fate::Reject(reason) => return Err(Verdict::Reject(reason)),
             Fate::Forward { pool, masquerade } => (pool, masquerade),
         };
-        let (Some((slot, segment)), Some(node)) = (decision.service, self.rules.node()) else { return Err(Verdict::Pass) };
+        let (Some((slot, segment)), Some(node)) = (decision.service, self.rules.node()) else {
+            return Err(Verdict::Pass);
+        };
         let turns = self.cursors.len();
         let at = slot as usize * 2 + usize::from(pool == Pool::Local);
         // A table swapped in may have more slots than there are cursors: they then share.
@@ -255,12 +274,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             ..*original
         };
         let (first, last) = node.reserved_ports();
-        let ports = PortRange::except(first, last);
+        let ports = PortRange::new(1024..=u16::MAX, first..=last);
         if masquerade {
-            reply.destination = node.masquerade(backend.address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
+            reply.destination =
+                node.masquerade(backend.address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
         }
         let checked = self.rules.generation();
-        let port = self.free_port(now, original, reply, masquerade, &ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
+        let port = self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
         reply.destination_port = port;
         let flags = if masquerade { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
         let flow = self.insert(now, original, &reply, State::first(signal), flags)?;
@@ -270,7 +290,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         Ok(flow)
     }
 
-    fn insert(&mut self, now: Instant, original: &Tuple, reply: &Tuple, state: State, flags: Flags) -> Result<FlowId, Verdict> {
+    fn insert(
+        &mut self,
+        now: Instant,
+        original: &Tuple,
+        reply: &Tuple,
+        state: State,
+        flags: Flags,
+    ) -> Result<FlowId, Verdict> {
         let now = Ticks::at(now);
         let full = Verdict::Drop(DropReason::FlowTableFull);
         let (flow, evicted) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
@@ -282,12 +309,21 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     /// A source port under which the backend's replies belong to no other flow: the client's own unless
     /// the flow is masqueraded or that one is taken.
-    fn free_port(&mut self, now: Instant, original: &Tuple, reply: Tuple, masquerade: bool, ports: &PortRange) -> Option<u16> {
+    fn free_port(
+        &mut self,
+        now: Instant,
+        original: &Tuple,
+        reply: Tuple,
+        masquerade: bool,
+        ports: Option<PortRange>,
+    ) -> Option<u16> {
         if !masquerade && self.is_free(now, original, &reply) {
             return Some(reply.destination_port);
         }
         let start = self.rng.below(u32::from(u16::MAX));
-        let port = ports.candidates(start).find(|port| self.is_free(now, original, &Tuple { destination_port: *port, ..reply }))?;
+        let port = ports?
+            .candidates(start)
+            .find(|port| self.is_free(now, original, &Tuple { destination_port: *port, ..reply }))?;
         self.counters.ports_changed += 1;
         Some(port)
     }
@@ -297,7 +333,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Rewrites a packet of a flow, and notes that it came by.
-    fn forward(&mut self, now: Instant, packet: &mut Packet<'_>, headers: &Headers, flow: FlowId, direction: Direction) -> Verdict {
+    fn forward(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        headers: &Headers,
+        flow: FlowId,
+        direction: Direction,
+    ) -> Verdict {
         let Some(to) = self.translated(flow, direction) else { return Verdict::Drop(DropReason::StaleFlow) };
         if nat::rewrite(packet.data, headers, &to, packet.meta.checksum).is_err() {
             return Verdict::Drop(DropReason::UntranslatableSctp);
@@ -333,8 +376,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             let claimed = self.rules.node().and_then(|node| self.rules.owner(&answered, &node)).is_some();
             return if claimed { Verdict::Drop(DropReason::UnrelatedError) } else { self.unported(packet, headers) };
         };
-        let stale = self.recheck(flow).is_none()
-            || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
+        let stale =
+            self.recheck(flow).is_none() || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
         let (Some(to), Some((original, reply))) = (self.translated(flow, direction), self.flows.tuples(flow)) else {
             return Verdict::Drop(DropReason::StaleFlow);
         };
@@ -348,7 +391,15 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Direction::Reply if source_changed => (to.source, to.destination),
             Direction::Reply => (to.source, headers.tuple.destination),
         };
-        match nat::rewrite_error(packet.data, headers, &quoted, source, destination, &to.reversed(), packet.meta.checksum) {
+        match nat::rewrite_error(
+            packet.data,
+            headers,
+            &quoted,
+            source,
+            destination,
+            &to.reversed(),
+            packet.meta.checksum,
+        ) {
             Ok(()) => Verdict::Forward { flow, direction },
             Err(_) => Verdict::Drop(DropReason::UntranslatableSctp),
         }
@@ -371,7 +422,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let datagram = Tuple { source_port: 0, destination_port: 0, ..*tuple };
         // The identification takes the ports' place in the datagram's name; the constant keeps it apart
         // from flow keys.
-        let name = self.key.tuple(&datagram) ^ self.key.address(tuple.source, 1 << 63 | u64::from(fragment.identification));
+        let name =
+            self.key.tuple(&datagram) ^ self.key.address(tuple.source, 1 << 63 | u64::from(fragment.identification));
         let piece = Piece {
             name,
             offset: fragment.offset,
@@ -395,7 +447,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// returns its length; 1280 bytes and the link header always suffice. `None` if there is to be no
     /// answer: too many already in this second, a packet that must not be answered (RFC 1122 §3.2.2,
     /// RFC 4443 §2.4), or too little room.
-    pub fn write_reply(&mut self, now: Instant, packet: &Packet<'_>, reason: RejectReason, out: &mut [u8]) -> Option<usize> {
+    pub fn write_reply(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        reason: RejectReason,
+        out: &mut [u8],
+    ) -> Option<usize> {
         // Every reason there is has the same answer (SEMANTICS §6.4).
         let (RejectReason::NoEndpoints | RejectReason::UnmatchedPort) = reason;
         let headers = wire::parse(packet.data, packet.meta.link).ok()??;
@@ -450,7 +508,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     pub fn restore(&mut self, flow: &Flow) -> Result<FlowId, RestoreError> {
         let (original, reply) = (&flow.original, &flow.reply);
         let alike = |tuple: &Tuple| (tuple.source.family(), tuple.destination.family(), tuple.protocol, tuple.zone);
-        if alike(original) != alike(reply) || original.source.family() != original.destination.family() || original == reply {
+        if alike(original) != alike(reply)
+            || original.source.family() != original.destination.family()
+            || original == reply
+        {
             return Err(RestoreError::Mixed);
         }
         if self.flows.find(original).is_some() || self.flows.find(reply).is_some() {

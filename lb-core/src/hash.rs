@@ -10,18 +10,18 @@ use crate::tuple::{Address, Tuple};
 ///
 /// Threat model: senders choose addresses and ports freely and watch timing, but do not know the key.
 #[derive(Clone, Copy)]
-pub struct Key {
+pub(crate) struct Key {
     keyed: SipHasher13,
 }
 
 impl Key {
     /// A hasher under this key.
-    pub fn new(key: &[u8; 16]) -> Self {
+    pub(crate) fn new(key: &[u8; 16]) -> Self {
         Self { keyed: SipHasher13::new_with_key(key) }
     }
 
     /// Hashes a flow key. Both families feed the same bytes for the same address.
-    pub fn tuple(&self, tuple: &Tuple) -> u64 {
+    pub(crate) fn tuple(&self, tuple: &Tuple) -> u64 {
         let mut hasher = self.keyed;
         let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
         let rest = u32::from(tuple.protocol.0) << 16 | u32::from(tuple.zone);
@@ -36,7 +36,7 @@ impl Key {
     }
 
     /// Hashes an address and a number.
-    pub fn address(&self, address: Address, number: u64) -> u64 {
+    pub(crate) fn address(&self, address: Address, number: u64) -> u64 {
         let mut hasher = self.keyed;
         hasher.write(&address.octets());
         hasher.write_u64(number);
@@ -44,7 +44,7 @@ impl Key {
     }
 
     /// Hashes bytes.
-    pub fn bytes(&self, bytes: &[u8]) -> u64 {
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> u64 {
         let mut hasher = self.keyed;
         hasher.write(bytes);
         hasher.finish()

@@ -1,6 +1,8 @@
 //! The packet path of a Kubernetes service proxy.
 #![no_std]
 #![forbid(unsafe_code)]
+// No packet, image or argument makes the engine panic. Tests may: see clippy.toml.
+#![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unreachable, clippy::unwrap_used)]
 
 #[cfg(feature = "alloc")]
 extern crate alloc;

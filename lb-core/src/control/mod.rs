@@ -1,11 +1,295 @@
 //! The control arrow: objects in, rule images and deltas out. Feature `alloc`.
 //!
 //! ```text
-//! Service, Slice, Node --resolve--> Resolved --compile--> segment --collect--> image / delta
+//! Service, Slice, Node --resolve--> Resolved --compile--> segments --collect--> image / delta
 //! ```
 
+mod compile;
 mod mode;
 mod objects;
+mod resolve;
 
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+pub use compile::CompileError;
 pub use mode::Mode;
 pub use objects::*;
+pub use resolve::{Candidate, Resolved, Standing, resolve};
+
+use crate::rules::image::fingerprint;
+use crate::rules::{Vip, VipClass};
+use crate::tuple::{Address, Protocol};
+
+/// The state of the control plane for one node: the objects, and the segments that they come to.
+///
+/// Put objects in and take them out in any order; then [`delta`](Self::delta) gives what changed since
+/// the last one, at the cost of the services that changed. The bytes depend on the objects alone.
+pub struct Control {
+    node: Node,
+    services: BTreeMap<Label, Known>,
+    /// Which service each slice belongs to.
+    slices: BTreeMap<Label, Label>,
+    claims: BTreeMap<Frontend, BTreeSet<Claim>>,
+    segments: BTreeMap<u64, Compiled>,
+    node_section: Box<[u8]>,
+    /// Services to be looked at anew.
+    changed: BTreeSet<Label>,
+    node_changed: bool,
+    /// Segments that are not as they were at the last delta, and what their fingerprint was then.
+    pending: BTreeMap<u64, Option<u64>>,
+    fingerprint: u64,
+    delivered: u64,
+}
+
+/// What is known of a service: the object if it is there, its slices, the segments compiled from them.
+#[derive(Default)]
+struct Known {
+    service: Option<Service>,
+    slices: BTreeMap<Label, Slice>,
+    claimed: Vec<(Frontend, Claim)>,
+    segments: Vec<u64>,
+}
+
+struct Compiled {
+    bytes: Box<[u8]>,
+    label: Label,
+}
+
+/// What at most one service port can have: an address or, for a node port, a family; port; protocol.
+type Frontend = (bool, Address, u16, Protocol);
+
+/// A service port's claim to a frontend: of several, the one of the lowest service name, port name and
+/// protocol has it, whatever came first.
+type Claim = (Label, Label, Protocol);
+
+fn frontend(vip: &Vip) -> Frontend {
+    (vip.class == VipClass::NodePort, vip.address, vip.port, vip.protocol)
+}
+
+impl Control {
+    /// The control plane of this node, without services.
+    pub fn new(node: Node) -> Self {
+        Self {
+            node,
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            node_section: Box::default(),
+            changed: BTreeSet::new(),
+            node_changed: true,
+            pending: BTreeMap::new(),
+            fingerprint: 0,
+            delivered: 0,
+        }
+    }
+
+    /// Adds a service, or replaces the one of its name.
+    pub fn put_service(&mut self, service: Service) {
+        let known = self.services.entry(service.name.clone()).or_default();
+        if known.service.as_ref() != Some(&service) {
+            self.changed.insert(service.name.clone());
+            known.service = Some(service);
+        }
+    }
+
+    /// Takes a service out; its slices stay, for a service of that name to come.
+    pub fn remove_service(&mut self, name: &Label) {
+        if let Some(known) = self.services.get_mut(name) {
+            known.service = None;
+            self.changed.insert(name.clone());
+        }
+    }
+
+    /// Adds a slice, or replaces the one of its name.
+    pub fn put_slice(&mut self, slice: Slice) {
+        if self.slices.get(&slice.name).is_some_and(|service| *service != slice.service) {
+            self.remove_slice(&slice.name.clone());
+        }
+        self.slices.insert(slice.name.clone(), slice.service.clone());
+        let known = self.services.entry(slice.service.clone()).or_default();
+        if known.slices.get(&slice.name) != Some(&slice) {
+            self.changed.insert(slice.service.clone());
+            known.slices.insert(slice.name.clone(), slice);
+        }
+    }
+
+    /// Takes a slice out.
+    pub fn remove_slice(&mut self, name: &Label) {
+        let Some(service) = self.slices.remove(name) else { return };
+        if let Some(known) = self.services.get_mut(&service) {
+            known.slices.remove(name);
+            self.changed.insert(service);
+        }
+    }
+
+    /// Replaces what is known of the node, upon which every service is looked at anew.
+    pub fn put_node(&mut self, node: Node) {
+        if self.node != node {
+            self.node = node;
+            self.node_changed = true;
+            self.changed.extend(self.services.keys().cloned());
+        }
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().filter_map(|known| known.service.as_ref())
+    }
+
+    /// What may serve each port of a service, and why not the others.
+    pub fn resolve(&self, service: &str) -> Vec<Resolved> {
+        self.services.get(service).map(|known| known.resolve(&self.node)).unwrap_or_default()
+    }
+
+    /// Writes to `out` what changed since the last delta, as a delta on the table that the earlier ones
+    /// built; the first is a full image. False, and `out` left empty, if nothing did.
+    ///
+    /// # Errors
+    /// [`CompileError`] if the objects exceed what an image can hold; nothing is lost, and the next call
+    /// tries again.
+    pub fn delta(&mut self, out: &mut Vec<u8>) -> Result<bool, CompileError> {
+        out.clear();
+        self.settle()?;
+        let now = |id: &u64| fingerprint(*id, self.section(*id));
+        // A change that was undone is none (SEMANTICS §4.8).
+        let differs = |(id, before): &(&u64, &Option<u64>)| match before {
+            Some(before) => !self.section_exists(**id) || now(id) != *before,
+            None => self.section_exists(**id),
+        };
+        let sections: Vec<(u64, &[u8])> =
+            self.pending.iter().filter(differs).map(|(id, _)| (*id, self.section(*id))).collect();
+        if !sections.is_empty() {
+            compile::image(&self.node.proxy.key, self.delivered, self.fingerprint, &sections, out);
+        }
+        self.pending.clear();
+        self.delivered = self.fingerprint;
+        Ok(!out.is_empty())
+    }
+
+    /// The full image of the objects as they are. What [`delta`](Self::delta) will give is not touched.
+    ///
+    /// # Errors
+    /// As [`delta`](Self::delta).
+    pub fn image(&mut self) -> Result<Vec<u8>, CompileError> {
+        self.settle()?;
+        let mut sections: Vec<(u64, &[u8])> = Vec::with_capacity(self.segments.len() + 1);
+        sections.push((0, &self.node_section));
+        sections.extend(self.segments.iter().map(|(id, segment)| (*id, &*segment.bytes)));
+        let mut out = Vec::new();
+        compile::image(&self.node.proxy.key, 0, self.fingerprint, &sections, &mut out);
+        Ok(out)
+    }
+
+    fn section(&self, id: u64) -> &[u8] {
+        if id == 0 { &self.node_section } else { self.segments.get(&id).map_or(&[], |segment| &segment.bytes) }
+    }
+
+    fn section_exists(&self, id: u64) -> bool {
+        !self.section(id).is_empty()
+    }
+
+    /// Brings the segments up to the objects.
+    fn settle(&mut self) -> Result<(), CompileError> {
+        if self.node_changed {
+            let section = compile::node_section(&self.node)?;
+            self.replace(0, Some(Compiled { bytes: section.into(), label: self.node.name.clone() }));
+            self.node_changed = false;
+        }
+        // Who claims what comes first, as a claim won or lost changes other services too.
+        for name in self.changed.clone() {
+            self.claim(&name);
+        }
+        while let Some(name) = self.changed.first().cloned() {
+            self.recompile(&name)?;
+            self.changed.remove(&name);
+        }
+        Ok(())
+    }
+
+    /// Brings a service's claims up to date. Whoever wins or loses a frontend by it is changed too.
+    fn claim(&mut self, name: &Label) {
+        let Some(known) = self.services.get_mut(name) else { return };
+        let claimed = known.resolve(&self.node).iter().flat_map(claims).collect();
+        let before = core::mem::replace(&mut known.claimed, claimed);
+        let known = &*known;
+        for (frontend, claim) in before.iter().filter(|claim| !known.claimed.contains(claim)) {
+            let Some(claims) = self.claims.get_mut(frontend) else { continue };
+            claims.remove(claim);
+            self.changed.extend(claims.first().map(|(service, ..)| service.clone()));
+            if claims.is_empty() {
+                self.claims.remove(frontend);
+            }
+        }
+        for (frontend, claim) in known.claimed.iter().filter(|claim| !before.contains(claim)) {
+            let claims = self.claims.entry(*frontend).or_default();
+            self.changed.extend(claims.first().map(|(service, ..)| service.clone()));
+            claims.insert(claim.clone());
+        }
+    }
+
+    fn recompile(&mut self, name: &Label) -> Result<(), CompileError> {
+        let Some(known) = self.services.get(name) else { return Ok(()) };
+        let mut compiled = Vec::new();
+        for resolved in known.resolve(&self.node) {
+            let own = (resolved.service.clone(), resolved.port.name.clone(), resolved.port.protocol);
+            let has = |vip: &&Vip| self.claims.get(&frontend(vip)).and_then(BTreeSet::first) == Some(&own);
+            let vips: Vec<Vip> = resolved.vips.iter().filter(has).copied().collect();
+            let primary = self.node.addresses.iter().find(|address| address.family() == resolved.family);
+            let bytes = compile::segment(&resolved, &vips, &self.node.proxy, primary.copied())?;
+            let (id, label) = (compile::id(&resolved), Label::from(compile::label(&resolved)));
+            if let Some(other) = self.segments.get(&id).filter(|other| other.label != label) {
+                return Err(CompileError::SameId { labels: (other.label.clone(), label) });
+            }
+            compiled.push((id, Compiled { bytes: bytes.into(), label }));
+        }
+        let now: Vec<u64> = compiled.iter().map(|(id, _)| *id).collect();
+        let Some(known) = self.services.get_mut(name) else { return Ok(()) };
+        let before = core::mem::replace(&mut known.segments, now.clone());
+        if known.service.is_none() && known.slices.is_empty() {
+            self.services.remove(name);
+        }
+        before.into_iter().filter(|id| !now.contains(id)).for_each(|id| self.replace(id, None));
+        compiled.into_iter().for_each(|(id, segment)| self.replace(id, Some(segment)));
+        Ok(())
+    }
+
+    /// Puts a section in the place of the one of this id, or takes that away.
+    fn replace(&mut self, id: u64, section: Option<Compiled>) {
+        let before = self.section_exists(id).then(|| fingerprint(id, self.section(id)));
+        self.fingerprint = self.fingerprint.wrapping_sub(before.unwrap_or(0));
+        match section {
+            Some(section) => {
+                self.fingerprint = self.fingerprint.wrapping_add(fingerprint(id, &section.bytes));
+                if id == 0 {
+                    self.node_section = section.bytes;
+                } else {
+                    self.segments.insert(id, section);
+                }
+            }
+            None => {
+                self.segments.remove(&id);
+            }
+        }
+        self.pending.entry(id).or_insert(before);
+    }
+}
+
+impl Known {
+    fn resolve(&self, node: &Node) -> Vec<Resolved> {
+        let Some(service) = &self.service else { return Vec::new() };
+        resolve(service, self.slices.values(), node)
+    }
+}
+
+fn claims(resolved: &Resolved) -> impl Iterator<Item = (Frontend, Claim)> {
+    let claim = (resolved.service.clone(), resolved.port.name.clone(), resolved.port.protocol);
+    resolved.vips.iter().map(move |vip| (frontend(vip), claim.clone()))
+}

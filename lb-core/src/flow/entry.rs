@@ -114,7 +114,9 @@ impl Entry {
     #[inline]
     pub(super) fn matches(&self, direction: Direction, tuple: &Tuple) -> bool {
         let (source, destination) = ends(&self.addresses, direction);
-        source == tuple.source.v4_bits() && destination == tuple.destination.v4_bits() && self.matches_rest(direction, tuple)
+        source == tuple.source.v4_bits()
+            && destination == tuple.destination.v4_bits()
+            && self.matches_rest(direction, tuple)
     }
 
     #[inline]

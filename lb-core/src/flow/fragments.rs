@@ -59,7 +59,11 @@ pub(crate) struct Piece {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
     /// It belongs to a datagram with these ports; `releases` if fragments are held for it.
-    Ports { source: u16, destination: u16, releases: bool },
+    Ports {
+        source: u16,
+        destination: u16,
+        releases: bool,
+    },
     /// The first is still missing.
     Early,
     Overlap,
@@ -199,7 +203,11 @@ mod tests {
         let cases: &[(&str, &[(u32, u32, bool)], &[Placed])] = &[
             ("in order", &[(0, 8, true), (8, 8, true), (16, 3, false)], &[ports(false); 3]),
             ("the last before the middle", &[(0, 8, true), (16, 3, false), (8, 8, true)], &[ports(false); 3]),
-            ("the first last", &[(8, 8, false), (0, 8, true), (8, 8, false)], &[Placed::Early, ports(true), ports(false)]),
+            (
+                "the first last",
+                &[(8, 8, false), (0, 8, true), (8, 8, false)],
+                &[Placed::Early, ports(true), ports(false)],
+            ),
             ("again", &[(0, 16, true), (0, 16, true)], &[ports(false), Placed::Overlap]),
             ("overlapping the first", &[(0, 16, true), (8, 16, false)], &[ports(false), Placed::Overlap]),
             ("the same identification once complete", &[(0, 8, true), (8, 8, false), (0, 8, true)], &[ports(false); 3]),
@@ -207,7 +215,8 @@ mod tests {
         for (name, fragments, expected) in cases {
             let mut memory = vec![Block::ZERO; 4];
             let mut table = FragmentTable::new(&mut memory);
-            let got: vec::Vec<_> = fragments.iter().map(|(o, l, m)| table.place(NOW, 480, &piece(*o, *l, *m))).collect();
+            let got: vec::Vec<_> =
+                fragments.iter().map(|(o, l, m)| table.place(NOW, 480, &piece(*o, *l, *m))).collect();
             assert_eq!(&got, expected, "{name}");
         }
     }

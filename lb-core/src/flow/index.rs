@@ -88,7 +88,8 @@ impl<'m> Index<'m> {
         let second = self.other(first, tag);
         self.put(first, tag, name)
             || self.put(second, tag, name)
-            || ((self.make_way(first) || self.make_way(second)) && (self.put(first, tag, name) || self.put(second, tag, name)))
+            || ((self.make_way(first) || self.make_way(second))
+                && (self.put(first, tag, name) || self.put(second, tag, name)))
     }
 
     fn put(&mut self, at: usize, tag: u16, name: Name) -> bool {

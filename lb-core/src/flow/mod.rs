@@ -11,8 +11,8 @@ mod state;
 pub(crate) mod table;
 
 pub(crate) use clock::Ticks;
-pub use entry::Flow;
 pub(crate) use entry::Flags;
+pub use entry::Flow;
 pub use state::State;
 pub(crate) use state::{Class, Lifetimes, Signal};
 pub(crate) use table::FlowTable;

@@ -3,8 +3,8 @@
 //! Tracking is liberal: sequence numbers are not looked at, no packet is refused for the state its flow
 //! is in. States only set how long a silent flow is remembered and which flows give way first.
 
-use super::clock::Ticks;
 use super::Direction;
+use super::clock::Ticks;
 use crate::config::Timeouts;
 
 /// Where a flow stands. TCP's names are those of RFC 9293 §3.3.2 as Linux' conntrack uses them for an

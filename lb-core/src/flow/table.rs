@@ -83,10 +83,13 @@ impl<'m> FlowTable<'m> {
     pub(crate) fn find(&self, tuple: &Tuple) -> Option<(FlowId, Direction)> {
         let v4_flows = self.v4.len() as u32;
         let wants_v4 = tuple.source.is_v4();
-        let name = self.index.find(self.key.tuple(tuple), |name| {
-            match name.flow().checked_sub(v4_flows) {
-                None => wants_v4 && self.v4.get(name.flow() as usize).is_some_and(|entry| entry.matches(name.direction(), tuple)),
-                Some(wide) => !wants_v4 && self.v6.get(wide as usize).is_some_and(|entry| entry.matches(name.direction(), tuple)),
+        let name = self.index.find(self.key.tuple(tuple), |name| match name.flow().checked_sub(v4_flows) {
+            None => {
+                wants_v4
+                    && self.v4.get(name.flow() as usize).is_some_and(|entry| entry.matches(name.direction(), tuple))
+            }
+            Some(wide) => {
+                !wants_v4 && self.v6.get(wide as usize).is_some_and(|entry| entry.matches(name.direction(), tuple))
             }
         })?;
         Some((FlowId(name.flow()), name.direction()))
@@ -94,7 +97,14 @@ impl<'m> FlowTable<'m> {
 
     /// Begins a flow whose keys are not in the table. In a full one an expired flow goes first, then the
     /// longest-standing one of the lowest class; the second value tells whether a live one had to go.
-    pub(crate) fn insert(&mut self, now: Ticks, original: &Tuple, reply: &Tuple, state: State, flags: Flags) -> Result<(FlowId, bool), Full> {
+    pub(crate) fn insert(
+        &mut self,
+        now: Ticks,
+        original: &Tuple,
+        reply: &Tuple,
+        state: State,
+        flags: Flags,
+    ) -> Result<(FlowId, bool), Full> {
         let family = original.source.family();
         let mut evicted = false;
         let flow = match self.take_free(family) {

@@ -66,7 +66,11 @@ pub fn populate(backends: &mut [Turns], table: &mut [u16]) {
             // At most `size` steps, as the permutation visits every slot and one is free.
             for _ in 0..size {
                 let slot = turns.next;
-                turns.next = if turns.next >= size - turns.skip.min(size) { turns.next - (size - turns.skip.min(size)) } else { turns.next + turns.skip };
+                turns.next = if turns.next >= size - turns.skip.min(size) {
+                    turns.next - (size - turns.skip.min(size))
+                } else {
+                    turns.next + turns.skip
+                };
                 if let Some(slot) = table.get_mut(slot as usize).filter(|slot| **slot == FREE) {
                     *slot = number as u16;
                     break;
@@ -110,7 +114,8 @@ mod tests {
 
     fn table(backends: impl Iterator<Item = u32>, size: u32) -> Vec<u32> {
         let names: Vec<u32> = backends.collect();
-        let mut turns: Vec<_> = names.iter().map(|n| Turns::new(&[1; 16], Address::from_v4_bits(*n), 80, size)).collect();
+        let mut turns: Vec<_> =
+            names.iter().map(|n| Turns::new(&[1; 16], Address::from_v4_bits(*n), 80, size)).collect();
         let mut table = vec![0; size as usize];
         populate(&mut turns, &mut table);
         table.iter().map(|b| names[usize::from(*b)]).collect()

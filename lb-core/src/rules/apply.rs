@@ -70,7 +70,9 @@ impl core::fmt::Display for ApplyError {
                     Space::Segments => "bytes for one segment",
                 }
             ),
-            Self::ReadOnly => f.write_str("a loaded image can't be updated: make a table with room and apply the image to it"),
+            Self::ReadOnly => {
+                f.write_str("a loaded image can't be updated: make a table with room and apply the image to it")
+            }
         }
     }
 }
@@ -122,7 +124,8 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         let mut sum = self.fingerprint;
         let ids = Hash::new(&delta.key());
         for slot in delta.slots() {
-            if let Some(old) = self.number_of(slot.id).and_then(|number| self.slot(number)).filter(|old| old.length > 0) {
+            if let Some(old) = self.number_of(slot.id).and_then(|number| self.slot(number)).filter(|old| old.length > 0)
+            {
                 sum = sum.wrapping_sub(image::fingerprint(old.id, self.content(&old).unwrap_or(&[])));
             }
             let content = delta.content(&slot).unwrap_or(&[]);
@@ -131,7 +134,8 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
             }
             for vip in vips(&slot, content) {
                 let owner = self.ask(image::question(&vip)).and_then(|number| self.slot(number));
-                let stays = |owner: &Slot| directory::find(delta.directory, &ids, Question::Segment(owner.id)).is_none();
+                let stays =
+                    |owner: &Slot| directory::find(delta.directory, &ids, Question::Segment(owner.id)).is_none();
                 if owner.as_ref().is_some_and(stays) {
                     return Err(ApplyError::Conflict { claimed_by: slot.id });
                 }
@@ -146,7 +150,8 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
     /// Whether slots and directory have room, ClusterIPs that go not counted.
     fn check_room(&self, delta: &Image<'_>) -> Result<(), ApplyError> {
         let Some(room) = &self.room else { return Err(ApplyError::ReadOnly) };
-        let (mut slots, mut entries) = (i64::from(room.slots_used) - i64::from(room.slots_free_count), i64::from(room.entries));
+        let (mut slots, mut entries) =
+            (i64::from(room.slots_used) - i64::from(room.slots_free_count), i64::from(room.entries));
         for slot in delta.slots().filter(|slot| slot.id != 0) {
             let old = self.ask(Question::Segment(slot.id)).and_then(|number| self.segment(number));
             let services = i64::from(slot.length > 0) - i64::from(old.is_some());

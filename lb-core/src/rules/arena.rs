@@ -153,7 +153,9 @@ mod tests {
                         let run = (start, rounded(length));
                         assert!(start as usize + run.1 <= memory.len());
                         for (other, size) in &taken {
-                            assert!(start as usize >= *other as usize + size || start as usize + run.1 <= *other as usize);
+                            assert!(
+                                start as usize >= *other as usize + size || start as usize + run.1 <= *other as usize
+                            );
                         }
                         memory[start as usize..start as usize + length].fill(0xee);
                         taken.push(run);

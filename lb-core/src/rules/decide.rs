@@ -1,8 +1,8 @@
 //! The fate of a new flow (SEMANTICS §6): pure, read from the table alone.
 
+use super::directory::Question;
 use super::node::{self, Row, Unserved};
 use super::{NodeRules, Pool, RuleTable, Segment, SourceKind, VipClass};
-use super::directory::Question;
 use crate::packet::Origin;
 use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, RejectReason};
@@ -53,15 +53,14 @@ pub struct Source {
 impl<M: AsRef<[u8]>> RuleTable<M> {
     /// What becomes of a new flow that begins with a packet of this tuple.
     pub fn decide(&self, tuple: &Tuple, origin: Origin) -> Decision<'_> {
-        let Some(node) = self.node() else { return Decision::pass(Source { kind: SourceKind::Outside, loopback: false }) };
-        let found = self.owner(tuple, &node);
-        // Most packets are nobody's: for them, who sends them is not worth finding out.
-        if found.is_none() && !node.has(node::flag::REJECT_UNMATCHED | node::flag::DROP_UNALLOCATED | node::flag::LOOPBACK_GUARD) {
-            return Decision::pass(Source { kind: SourceKind::Outside, loopback: false });
-        }
+        let nobody = Source { kind: SourceKind::Outside, loopback: false };
+        let Some(node) = self.node() else { return Decision::pass(nobody) };
         let source = source(&node, tuple.source, origin);
-        let Some((slot, segment, class)) = found else {
-            return Decision { fate: self.unmatched(&node, tuple, source), ..Decision::pass(source) };
+        if node.has(node::flag::LOOPBACK_GUARD) && is_guarded(tuple.destination, source) {
+            return Decision { fate: Fate::Drop(DropReason::LoopbackGuard), ..Decision::pass(source) };
+        }
+        let Some((slot, segment, class)) = self.owner(tuple, &node) else {
+            return Decision { fate: self.unmatched(&node, tuple.destination), ..Decision::pass(source) };
         };
         let local = segment.is_local(class);
         let row = node.row(class, source.kind, local);
@@ -92,7 +91,8 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     fn vip_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
         let slot = self.ask(Question::Vip(tuple.destination, tuple.destination_port, tuple.protocol))?;
         let segment = self.segment(slot)?;
-        let class = segment.vips().find(|vip| vip.address == tuple.destination && vip.class != VipClass::NodePort)?.class;
+        let class =
+            segment.vips().find(|vip| vip.address == tuple.destination && vip.class != VipClass::NodePort)?.class;
         Some((slot, segment, class))
     }
 
@@ -107,13 +107,8 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         self.vip_owner(original).map(|(slot, segment, _)| (slot, segment)).or_else(|| self.node_port_owner(original))
     }
 
-    /// A packet that dials no service port (§6.6, §9.5).
-    fn unmatched(&self, node: &NodeRules<'_>, tuple: &Tuple, source: Source) -> Fate {
-        let destination = tuple.destination;
-        let outside = source.kind != SourceKind::Node;
-        if node.has(node::flag::LOOPBACK_GUARD) && destination.is_v4() && destination.is_loopback() && outside {
-            return Fate::Drop(DropReason::LoopbackGuard);
-        }
+    /// A packet that dials no service port (§6.6).
+    fn unmatched(&self, node: &NodeRules<'_>, destination: Address) -> Fate {
         let cluster_ip = || self.ask(Question::ClusterIp(destination)).is_some();
         if node.has(node::flag::REJECT_UNMATCHED) && cluster_ip() {
             return Fate::Reject(RejectReason::UnmatchedPort);
@@ -137,6 +132,11 @@ fn source(node: &NodeRules<'_>, address: Address, origin: Origin) -> Source {
         SourceKind::Outside
     };
     Source { kind, loopback }
+}
+
+/// While node ports are open on loopback, only the node itself may send there (§9.5).
+fn is_guarded(destination: Address, source: Source) -> bool {
+    destination.is_v4() && destination.is_loopback() && source.kind != SourceKind::Node
 }
 
 /// §6.2 to §6.5, with the mode's row for this class, source and policy.

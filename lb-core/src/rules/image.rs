@@ -118,7 +118,8 @@ impl<'i> Image<'i> {
         let slots = bytes.get(HEADER..).and_then(|rest| rest.get(..(field(56) as usize).checked_mul(SLOT)?));
         let slots = slots.ok_or(unsound(56))?;
         let directory = bytes.get(HEADER + slots.len()..);
-        let directory = directory.and_then(|rest| rest.get(..(field(60) as usize).checked_mul(ENTRY)?)).ok_or(unsound(60))?;
+        let directory =
+            directory.and_then(|rest| rest.get(..(field(60) as usize).checked_mul(ENTRY)?)).ok_or(unsound(60))?;
         let image = Self { bytes, slots, directory };
         image.check_segments()?;
         Ok(image)

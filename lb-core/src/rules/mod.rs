@@ -24,7 +24,7 @@ pub use node::{NodeRules, SourceKind};
 pub use segment::{Backend, Pool, Segment, Vip, VipClass};
 
 /// Compiled rules over memory that the caller gives: flash, static RAM, a `Box`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RuleTable<M> {
     memory: M,
     parts: Parts,

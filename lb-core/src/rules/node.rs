@@ -76,8 +76,16 @@ pub(crate) enum Unserved {
 impl Row {
     /// Bit 0: the local pool; bit 1: masquerade; bits 2-3: what when the pool is empty; bits 4-5: what
     /// when there is no endpoint anywhere; bit 6: a local policy was set aside (SEMANTICS §7.4).
-    pub(crate) const fn new(local: bool, masquerade: bool, empty: Unserved, none: Unserved, short_circuit: bool) -> Self {
-        Self(local as u8 | (masquerade as u8) << 1 | (empty as u8) << 2 | (none as u8) << 4 | (short_circuit as u8) << 6)
+    pub(crate) const fn new(
+        local: bool,
+        masquerade: bool,
+        empty: Unserved,
+        none: Unserved,
+        short_circuit: bool,
+    ) -> Self {
+        Self(
+            local as u8 | (masquerade as u8) << 1 | (empty as u8) << 2 | (none as u8) << 4 | (short_circuit as u8) << 6,
+        )
     }
 
     pub(super) const fn local(self) -> bool {

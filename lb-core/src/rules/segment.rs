@@ -110,7 +110,7 @@ struct Lists {
 }
 
 impl<'r> Segment<'r> {
-    pub(super) fn new(bytes: &'r [u8]) -> Self {
+    pub(crate) fn new(bytes: &'r [u8]) -> Self {
         Self { bytes }
     }
 

@@ -1,0 +1,326 @@
+//! From resolved service ports to segments, and from segments to an image or a delta.
+
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::objects::{Detector, Label, Node, NodePortAddresses};
+use super::objects::{EmptyUdp, Proxy};
+use super::resolve::{Candidate, Resolved};
+use crate::hash::Key;
+use crate::pick::Scheduler;
+use crate::pick::maglev::{self, Turns};
+use crate::rules::bytes::{put_u16, put_u32, put_u64};
+use crate::rules::directory::{self, ENTRY, Hash, Question};
+use crate::rules::image::{self, CHECKED_FROM, MAGIC, SLOT, VERSION};
+use crate::rules::{Pool, Segment, Vip, VipClass, node, segment};
+use crate::tuple::{Address, Family, Prefix, Protocol};
+
+/// Why objects can't be compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompileError {
+    /// A list is longer than the image format can hold: 65,535 entries.
+    TooMany {
+        /// Whose list it is: the service port's label, or the node's name.
+        of: Label,
+        /// What the list holds.
+        what: &'static str,
+    },
+    /// Two service ports got the same 64-bit id: rename one of them.
+    SameId {
+        /// The two labels.
+        labels: (Label, Label),
+    },
+}
+
+impl core::fmt::Display for CompileError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooMany { of, what } => {
+                write!(f, "{of} has more than 65,535 {what}, which a rule image can't hold: split it")
+            }
+            Self::SameId { labels: (one, other) } => {
+                write!(f, "{one} and {other} hash to the same id, by a chance of 1 in 2^64: rename one of them")
+            }
+        }
+    }
+}
+
+impl core::error::Error for CompileError {}
+
+/// The name of a service port in comments and tables: `namespace/name:port/PROTOCOL`.
+pub(super) fn label(resolved: &Resolved) -> String {
+    let protocol = match resolved.port.protocol {
+        Protocol::TCP => "TCP",
+        Protocol::UDP => "UDP",
+        _ => "SCTP",
+    };
+    let (service, port) = (&resolved.service, &resolved.port.name);
+    if port.is_empty() { alloc::format!("{service}/{protocol}") } else { alloc::format!("{service}:{port}/{protocol}") }
+}
+
+/// The identity of a service port in one family: the same in every image of every node.
+pub(super) fn id(resolved: &Resolved) -> u64 {
+    let family = if resolved.family == Family::V4 { "\u{0}4" } else { "\u{0}6" };
+    let mut name = label(resolved);
+    name.push_str(family);
+    Key::new(b"lb service ports").bytes(name.as_bytes()).max(1)
+}
+
+/// The bytes of a service port's segment, with only the Vips that it has the best claim to.
+pub(super) fn segment(
+    resolved: &Resolved,
+    vips: &[Vip],
+    proxy: &Proxy,
+    primary: Option<Address>,
+) -> Result<Vec<u8>, CompileError> {
+    let label = label(resolved);
+    let count = |what, count: usize| {
+        u16::try_from(count).map_err(|_| CompileError::TooMany { of: Label::from(label.as_str()), what })
+    };
+    // Those that are neither in a pool nor serving have no meaning for the packet path.
+    let kept = |c: &&Candidate| c.serving || c.cluster.is_in() || c.own.is_in();
+    let backends: Vec<&Candidate> = resolved.candidates.iter().filter(kept).collect();
+    let members = |pool| -> Vec<u16> {
+        let numbered = backends.iter().zip(0u16..);
+        numbered.filter(|(candidate, _)| candidate.standing(pool).is_in()).map(|(_, number)| number).collect()
+    };
+    let counts = [count("Vips", vips.len())?, count("endpoints", backends.len())?];
+    let (cluster, own) = (members(Pool::Cluster), members(Pool::Local));
+    let tables = [maglev_table(&cluster, &backends, proxy), maglev_table(&own, &backends, proxy)];
+    let restricted = !resolved.source_ranges.is_empty();
+    let admits_vip = primary.is_some_and(|primary| resolved.source_ranges.iter().any(|range| range.contains(primary)));
+    let flags = [
+        (resolved.has_any, segment::flag::HAS_ANY),
+        (resolved.internal_local, segment::flag::INTERNAL_LOCAL),
+        (resolved.external_local, segment::flag::EXTERNAL_LOCAL),
+        (resolved.uses.0, segment::flag::USES_CLUSTER),
+        (resolved.uses.1, segment::flag::USES_LOCAL),
+        (restricted, segment::flag::RESTRICTED),
+        (restricted && admits_vip, segment::flag::ADMITS_VIP_SOURCE),
+    ];
+    let mut bytes = vec![0; segment::HEADER];
+    put_u16(&mut bytes, 4, flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
+    bytes[6] = resolved.port.protocol.0;
+    bytes[7] = if resolved.family == Family::V4 { 4 } else { 6 };
+    put_u64(&mut bytes, 8, id(resolved));
+    put_u32(&mut bytes, 16, resolved.affinity.unwrap_or(0));
+    bytes[20] = proxy.scheduler as u8;
+    put_u16(&mut bytes, 22, counts[0]);
+    put_u16(&mut bytes, 24, counts[1]);
+    put_u16(&mut bytes, 26, cluster.len() as u16);
+    put_u16(&mut bytes, 28, own.len() as u16);
+    put_u16(&mut bytes, 30, count("source ranges", resolved.source_ranges.len())?);
+    put_u32(&mut bytes, 32, tables[0].len() as u32);
+    put_u32(&mut bytes, 36, tables[1].len() as u32);
+    put_u32(&mut bytes, 40, label.len() as u32);
+    for vip in vips {
+        bytes.extend(vip.address.bits().to_le_bytes());
+        bytes.extend(vip.port.to_le_bytes());
+        bytes.extend([vip.class as u8, 0]);
+    }
+    for backend in &backends {
+        push_address(&mut bytes, backend.address, resolved.family);
+        bytes.extend(backend.port.to_le_bytes());
+        bytes.extend([u8::from(backend.serving) | u8::from(backend.local) << 1, 0]);
+    }
+    for numbers in [&cluster, &own] {
+        push_numbers(&mut bytes, numbers);
+    }
+    let mut ranges = resolved.source_ranges.clone();
+    ranges.sort_unstable();
+    ranges.iter().for_each(|range| push_prefix(&mut bytes, *range, 0));
+    for table in &tables {
+        push_numbers(&mut bytes, table);
+    }
+    bytes.extend(label.as_bytes());
+    pad(&mut bytes);
+    let length = bytes.len() as u32;
+    put_u32(&mut bytes, 0, length);
+    Ok(bytes)
+}
+
+/// The Maglev table over a pool, of backend numbers; empty unless it is in use.
+fn maglev_table(pool: &[u16], backends: &[&Candidate], proxy: &Proxy) -> Vec<u16> {
+    if proxy.scheduler != Scheduler::Maglev || pool.is_empty() {
+        return Vec::new();
+    }
+    let size = maglev::table_size(pool.len());
+    let turns = |number: &u16| {
+        let backend = backends[usize::from(*number)];
+        Turns::new(&proxy.key, backend.address, backend.port, size)
+    };
+    let mut turns: Vec<Turns> = pool.iter().map(turns).collect();
+    let mut table = vec![0; size as usize];
+    maglev::populate(&mut turns, &mut table);
+    // From places in the pool to numbers among all backends.
+    table.iter_mut().for_each(|place| *place = pool[usize::from(*place)]);
+    table
+}
+
+fn push_address(bytes: &mut Vec<u8>, address: Address, family: Family) {
+    match family {
+        Family::V4 => bytes.extend(address.v4_bits().to_le_bytes()),
+        Family::V6 => bytes.extend(address.bits().to_le_bytes()),
+    }
+}
+
+fn push_prefix(bytes: &mut Vec<u8>, prefix: Prefix, facts: u8) {
+    bytes.extend(prefix.address().bits().to_le_bytes());
+    bytes.extend([prefix.length(), facts, 0, 0]);
+}
+
+fn push_numbers(bytes: &mut Vec<u8>, numbers: &[u16]) {
+    numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+    pad(bytes);
+}
+
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(segment::padded(bytes.len()), 0);
+}
+
+/// The bytes of the node's section: the mode's table, and what holds for all services.
+pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
+    let proxy = &node.proxy;
+    let count =
+        |what, count: usize| u16::try_from(count).map_err(|_| CompileError::TooMany { of: node.name.clone(), what });
+    let sources = match &proxy.detector {
+        Detector::Sources(blocks) => blocks.as_slice(),
+        Detector::None | Detector::Interface => &[],
+    };
+    let on_loopback = on_loopback(proxy);
+    let flags = [
+        (proxy.mode.guards_cluster_ips, node::flag::REJECT_UNMATCHED | node::flag::DROP_UNALLOCATED),
+        (proxy.mode.firewall_first, node::flag::FIREWALL_FIRST),
+        (on_loopback, node::flag::LOOPBACK_GUARD),
+        (proxy.empty_udp == EmptyUdp::Cut, node::flag::CUT_EMPTY),
+    ];
+    let rows = proxy.mode.rows(proxy.detector != Detector::None, proxy.masquerade_all);
+    let addresses = addresses(node, on_loopback);
+    let masquerades = masquerades(node);
+    let mut bytes = vec![0; node::HEADER];
+    put_u32(&mut bytes, 4, flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
+    rows.iter().enumerate().for_each(|(place, row)| bytes[node::ROWS + place] = row.0);
+    proxy.mode.stale.iter().enumerate().for_each(|(place, stale)| bytes[node::STALE + place] = *stale as u8);
+    put_u16(&mut bytes, 44, proxy.reserved_ports.0);
+    put_u16(&mut bytes, 46, proxy.reserved_ports.1);
+    put_u16(&mut bytes, 48, count("pod CIDRs", sources.len())?);
+    put_u16(&mut bytes, 50, count("addresses", addresses.len())?);
+    put_u16(&mut bytes, 52, count("service CIDRs", proxy.service_cidrs.len())?);
+    put_u16(&mut bytes, 54, count("masquerade addresses", masquerades.len())?);
+    sources.iter().for_each(|block| push_prefix(&mut bytes, *block, 0));
+    addresses.iter().for_each(|(block, facts)| push_prefix(&mut bytes, *block, *facts));
+    proxy.service_cidrs.iter().for_each(|block| push_prefix(&mut bytes, *block, 0));
+    for (block, address) in masquerades {
+        push_prefix(&mut bytes, block, 0);
+        bytes.extend(address.bits().to_le_bytes());
+    }
+    let length = bytes.len() as u32;
+    put_u32(&mut bytes, 0, length);
+    Ok(bytes)
+}
+
+const LOOPBACK: Prefix = Prefix::new(Address::v4([127, 0, 0, 0]), 8);
+
+/// Whether node ports are open on IPv4 loopback (SEMANTICS §9.5).
+fn on_loopback(proxy: &Proxy) -> bool {
+    let covered = match &proxy.node_port_addresses {
+        NodePortAddresses::All => true,
+        NodePortAddresses::Primary => false,
+        NodePortAddresses::Inside(blocks) => blocks.iter().any(|block| block.contains(LOOPBACK.address())),
+    };
+    proxy.mode.localhost_node_ports && proxy.localhost_node_ports && covered
+}
+
+/// The node's addresses and what is open on each (§9.1).
+fn addresses(node: &Node, on_loopback: bool) -> Vec<(Prefix, u8)> {
+    let proxy = &node.proxy;
+    let primary = |family| node.addresses.iter().find(|address| address.family() == family).copied();
+    let open = |address: Address| match &proxy.node_port_addresses {
+        NodePortAddresses::All => true,
+        NodePortAddresses::Primary => primary(address.family()) == Some(address),
+        NodePortAddresses::Inside(blocks) => {
+            let mut own_family = blocks.iter().filter(|block| block.address().family() == address.family()).peekable();
+            match own_family.peek() {
+                // §9.2: no block of this family leaves it at the mode's default.
+                None => !proxy.mode.primary_node_ports || primary(address.family()) == Some(address),
+                Some(_) => own_family.any(|block| block.contains(address)),
+            }
+        }
+    };
+    let rejects = if proxy.mode.rejects_everywhere { node::address::REJECTS } else { 0 };
+    let own = node.addresses.iter().filter(|address| !address.is_loopback()).map(|address| {
+        let open = if open(*address) { node::address::NODE_PORTS } else { 0 };
+        (Prefix::host(*address), node::address::OWN | rejects | open)
+    });
+    let loopback = on_loopback.then_some((LOOPBACK, node::address::OWN | node::address::NODE_PORTS | rejects));
+    own.chain(loopback).collect()
+}
+
+/// Where to masquerade as whom: what the operator set, the longest prefix first, then the node's primary
+/// address of each family.
+fn masquerades(node: &Node) -> Vec<(Prefix, Address)> {
+    let mut chosen = node.proxy.masquerade.clone();
+    chosen.sort_by_key(|(block, address)| (u8::MAX - block.length(), *block, *address));
+    let everywhere = [Prefix::new(Address::from_v4_bits(0), 0), Prefix::new(Address::UNSPECIFIED, 0)];
+    let default = everywhere.into_iter().filter_map(|block| {
+        let primary = node.addresses.iter().find(|address| address.family() == block.address().family())?;
+        Some((block, *primary))
+    });
+    chosen.extend(default);
+    chosen
+}
+
+/// An image, or a delta on the table whose fingerprint is `base`, of these sections by rising id: the
+/// same bytes for the same sections.
+pub(super) fn image(key: &[u8; 16], base: u64, fingerprint: u64, sections: &[(u64, &[u8])], out: &mut Vec<u8>) {
+    let hash = Hash::new(key);
+    let directory = directory(&hash, sections);
+    let mut start = image::HEADER + sections.len() * SLOT + directory.len();
+    out.clear();
+    out.resize(image::HEADER, 0);
+    out[..8].copy_from_slice(&MAGIC);
+    put_u32(out, 8, VERSION);
+    out[24..40].copy_from_slice(key);
+    put_u64(out, 40, base);
+    put_u64(out, 48, fingerprint);
+    put_u32(out, 56, sections.len() as u32);
+    put_u32(out, 60, (directory.len() / ENTRY) as u32);
+    for (id, bytes) in sections {
+        out.extend(id.to_le_bytes());
+        out.extend((start as u32).to_le_bytes());
+        out.extend((bytes.len() as u32).to_le_bytes());
+        out.extend([0; 8]);
+        start += bytes.len();
+    }
+    out.extend(directory);
+    sections.iter().for_each(|(_, bytes)| out.extend(*bytes));
+    let length = out.len() as u32;
+    put_u32(out, 12, length);
+    let checksum = image::checksum(&out[CHECKED_FROM..]);
+    put_u64(out, 16, checksum);
+}
+
+/// Who answers to what, laid out by content alone.
+fn directory(hash: &Hash, sections: &[(u64, &[u8])]) -> Vec<u8> {
+    let mut entries: Vec<(Question, u32)> = Vec::new();
+    let mut cluster_ips = Vec::new();
+    for (slot, (id, bytes)) in sections.iter().enumerate().filter(|(_, (id, _))| *id != 0) {
+        entries.push((Question::Segment(*id), slot as u32));
+        for vip in Segment::new(bytes).vips().take_while(|_| !bytes.is_empty()) {
+            entries.push((image::question(&vip), slot as u32));
+            if vip.class == VipClass::ClusterIp {
+                cluster_ips.push(vip.address);
+            }
+        }
+    }
+    cluster_ips.sort_unstable();
+    let counted = cluster_ips.chunk_by(|a, b| a == b).map(|same| (Question::ClusterIp(same[0]), same.len() as u32));
+    entries.extend(counted);
+    // A third stays empty, so that look-ups stay short.
+    let mut bytes = vec![0; (entries.len() * 3 / 2 + 2) * ENTRY];
+    for (question, value) in entries {
+        directory::insert(&mut bytes, hash, question, value);
+    }
+    bytes
+}

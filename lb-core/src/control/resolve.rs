@@ -1,0 +1,278 @@
+//! From one Service and its endpoints to what may serve each of its ports (SEMANTICS §3-5): pure.
+
+use alloc::vec::Vec;
+
+use super::objects::{Label, Node, Service, ServicePort, Slice, TrafficPolicy};
+use crate::rules::{Pool, Vip, VipClass};
+use crate::tuple::{Address, Family, Prefix};
+
+/// What may serve one service port in one family, and why not the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The [`Service::name`] it is of.
+    pub service: Label,
+    /// The port it is.
+    pub port: ServicePort,
+    /// The family of all addresses here.
+    pub family: Family,
+    /// What clients dial, in order; another service may have a better claim (SEMANTICS §6.1).
+    pub vips: Vec<Vip>,
+    /// Its endpoints by rising address and port, each once.
+    pub candidates: Vec<Candidate>,
+    /// Whether a usable endpoint exists anywhere in the cluster (§5.5).
+    pub has_any: bool,
+    /// Whether each pool is in use (§5.1): the cluster's, this node's.
+    pub uses: (bool, bool),
+    /// Whether traffic to the ClusterIP is for this node's endpoints only.
+    pub internal_local: bool,
+    /// Whether all other traffic is.
+    pub external_local: bool,
+    /// Session affinity in seconds.
+    pub affinity: Option<u32>,
+    /// Sources admitted on load balancer IPs; none means all.
+    pub source_ranges: Vec<Prefix>,
+}
+
+/// An endpoint of a service port, and how it stands towards each pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its address.
+    pub address: Address,
+    /// Its port.
+    pub port: u16,
+    /// Whether it may receive new traffic.
+    pub ready: bool,
+    /// Whether it answers, ready or not.
+    pub serving: bool,
+    /// Whether it is on its way out.
+    pub terminating: bool,
+    /// Whether it runs on this node.
+    pub local: bool,
+    /// The node it runs on, if known.
+    pub node: Option<Label>,
+    zone_hints: Vec<Label>,
+    node_hints: Vec<Label>,
+    /// How it stands towards the cluster pool.
+    pub cluster: Standing,
+    /// How it stands towards the local pool.
+    pub own: Standing,
+}
+
+/// How an endpoint stands towards a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In it.
+    Member,
+    /// In it, terminating, as no endpoint is ready (§5.2, §5.3).
+    LastResort,
+    /// Out: the pool is not in use (§5.1).
+    Unused,
+    /// Out: neither ready, nor serving while it terminates (§5.6).
+    NotReady,
+    /// Out: it terminates, and others are ready.
+    Terminating,
+    /// Out: it is hinted for other nodes (§5.4).
+    OtherNode,
+    /// Out: it is hinted for other zones (§5.4).
+    OtherZone,
+    /// Out: it is not on this node.
+    Remote,
+}
+
+impl Standing {
+    /// Whether this is in the pool.
+    pub const fn is_in(self) -> bool {
+        matches!(self, Self::Member | Self::LastResort)
+    }
+}
+
+impl Candidate {
+    /// How it stands towards a pool.
+    pub const fn standing(&self, pool: Pool) -> Standing {
+        match pool {
+            Pool::Cluster => self.cluster,
+            Pool::Local => self.own,
+        }
+    }
+
+    /// §5.6: what may stand in when no endpoint is ready.
+    const fn is_last_resort(&self) -> bool {
+        self.serving && self.terminating
+    }
+}
+
+impl Resolved {
+    /// The endpoints in a pool; `None` if the pool is not in use.
+    pub fn pool(&self, pool: Pool) -> Option<impl Iterator<Item = &Candidate>> {
+        let used = if pool == Pool::Cluster { self.uses.0 } else { self.uses.1 };
+        used.then(|| self.candidates.iter().filter(move |candidate| candidate.standing(pool).is_in()))
+    }
+}
+
+/// What may serve each port of a service in each of its families, on this node.
+pub fn resolve<'s>(service: &Service, slices: impl Iterator<Item = &'s Slice> + Clone, node: &Node) -> Vec<Resolved> {
+    let families = [Family::V4, Family::V6];
+    // §2.5: a family without a ClusterIP is not proxied.
+    let served = families.into_iter().filter(|family| service.cluster_ips.iter().any(|ip| ip.family() == *family));
+    served
+        .flat_map(|family| service.ports.iter().map(move |port| (family, port)))
+        .map(|(family, port)| resolve_port(service, port, family, slices.clone(), node))
+        .collect()
+}
+
+fn resolve_port<'s>(
+    service: &Service,
+    port: &ServicePort,
+    family: Family,
+    slices: impl Iterator<Item = &'s Slice>,
+    node: &Node,
+) -> Resolved {
+    let vips = vips(service, port, family);
+    // §3.5
+    let external = vips.iter().any(|vip| vip.class != VipClass::ClusterIp);
+    let internal_local = service.internal_policy == TrafficPolicy::Local;
+    let external_local = service.external_policy == TrafficPolicy::Local;
+    // §5.1
+    let uses_cluster = !internal_local || external;
+    let uses_local = internal_local || (external_local && external);
+    let mut candidates = candidates(port, family, slices, node);
+    let topology = topology(&candidates, node);
+    stand(&mut candidates, uses_cluster, uses_local, topology, node);
+    // §5.5
+    let usable = |candidate: &Candidate| candidate.ready || candidate.is_last_resort();
+    let has_any = candidates.iter().any(|candidate| candidate.cluster.is_in() || (uses_local && usable(candidate)));
+    Resolved {
+        service: service.name.clone(),
+        port: port.clone(),
+        family,
+        vips,
+        candidates,
+        has_any,
+        uses: (uses_cluster, uses_local),
+        internal_local,
+        external_local,
+        affinity: service.affinity,
+        source_ranges: service
+            .source_ranges
+            .iter()
+            .filter(|range| range.address().family() == family)
+            .copied()
+            .collect(),
+    }
+}
+
+fn vips(service: &Service, port: &ServicePort, family: Family) -> Vec<Vip> {
+    let any = if family == Family::V4 { Address::from_v4_bits(0) } else { Address::UNSPECIFIED };
+    let at = |class, address: &Address, port: u16, protocol| Vip { address: *address, port, protocol, class };
+    let classes = [
+        (VipClass::ClusterIp, &service.cluster_ips),
+        (VipClass::ExternalIp, &service.external_ips),
+        (VipClass::LoadBalancer, &service.load_balancer_ips),
+    ];
+    let addresses = classes.into_iter().flat_map(|(class, addresses)| addresses.iter().map(move |ip| (class, ip)));
+    let mut vips: Vec<Vip> = addresses
+        .filter(|(_, address)| address.family() == family)
+        .map(|(class, address)| at(class, address, port.port, port.protocol))
+        .chain(port.node_port.map(|number| at(VipClass::NodePort, &any, number, port.protocol)))
+        .collect();
+    vips.sort_unstable();
+    // An address given twice counts by its first class.
+    vips.dedup_by_key(|vip| (vip.address, vip.port, vip.class == VipClass::NodePort));
+    vips
+}
+
+/// §4.2 to §4.6: the endpoints of a service port from all slices, each once.
+fn candidates<'s>(
+    port: &ServicePort,
+    family: Family,
+    slices: impl Iterator<Item = &'s Slice>,
+    node: &Node,
+) -> Vec<Candidate> {
+    let mut candidates = Vec::new();
+    for slice in slices {
+        let ports = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
+        for slice_port in ports {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.family() == family) {
+                candidates.push(Candidate {
+                    address: endpoint.address,
+                    port: slice_port.port,
+                    ready: endpoint.ready,
+                    serving: endpoint.serving,
+                    terminating: endpoint.terminating,
+                    local: endpoint.node.as_ref() == Some(&node.name),
+                    node: endpoint.node.clone(),
+                    zone_hints: endpoint.zone_hints.clone(),
+                    node_hints: endpoint.node_hints.clone(),
+                    cluster: Standing::Unused,
+                    own: Standing::Unused,
+                });
+            }
+        }
+    }
+    // §4.4: of copies the local one wins; among equals the better one, so that order does not matter.
+    candidates.sort_by(|a, b| {
+        let rank = |c: &Candidate| (!c.local, !c.ready, !c.serving, c.terminating);
+        (a.address, a.port)
+            .cmp(&(b.address, b.port))
+            .then_with(|| rank(a).cmp(&rank(b)))
+            .then_with(|| (&a.node, &a.zone_hints, &a.node_hints).cmp(&(&b.node, &b.zone_hints, &b.node_hints)))
+    });
+    candidates.dedup_by_key(|candidate| (candidate.address, candidate.port));
+    candidates
+}
+
+/// Which hints the cluster pool follows (§5.4).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Topology {
+    Node,
+    Zone,
+    None,
+}
+
+fn topology(candidates: &[Candidate], node: &Node) -> Topology {
+    let ready = || candidates.iter().filter(|candidate| candidate.ready);
+    let followed = |hints: fn(&Candidate) -> &Vec<Label>, own: Option<&Label>| {
+        ready().next().is_some()
+            && ready().all(|candidate| !hints(candidate).is_empty())
+            && own.is_some_and(|own| ready().any(|candidate| hints(candidate).contains(own)))
+    };
+    if followed(|candidate| &candidate.node_hints, Some(&node.name)) {
+        Topology::Node
+    } else if followed(|candidate| &candidate.zone_hints, node.zone.as_ref()) {
+        Topology::Zone
+    } else {
+        Topology::None
+    }
+}
+
+/// §5.2, §5.3: how each endpoint stands towards the two pools.
+fn stand(candidates: &mut [Candidate], uses_cluster: bool, uses_local: bool, topology: Topology, node: &Node) {
+    let any_ready = candidates.iter().any(|candidate| candidate.ready);
+    let local_ready = candidates.iter().any(|candidate| candidate.ready && candidate.local);
+    for candidate in candidates {
+        let last_resort = candidate.is_last_resort();
+        let unready = |others_ready: bool| match (last_resort, others_ready) {
+            (true, false) => Standing::LastResort,
+            (true, true) => Standing::Terminating,
+            (false, _) => Standing::NotReady,
+        };
+        let hinted = match topology {
+            Topology::Node if !candidate.node_hints.contains(&node.name) => Standing::OtherNode,
+            Topology::Zone if node.zone.as_ref().is_none_or(|zone| !candidate.zone_hints.contains(zone)) => {
+                Standing::OtherZone
+            }
+            _ => Standing::Member,
+        };
+        candidate.cluster = match (uses_cluster, candidate.ready) {
+            (false, _) => Standing::Unused,
+            (true, true) => hinted,
+            (true, false) => unready(any_ready),
+        };
+        candidate.own = match (uses_local, candidate.local, candidate.ready) {
+            (false, _, _) => Standing::Unused,
+            (true, false, _) => Standing::Remote,
+            (true, true, true) => Standing::Member,
+            (true, true, false) => unready(local_ready),
+        };
+    }
+}
