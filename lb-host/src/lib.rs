@@ -1,2 +1,4 @@
 //! The host side of Matryoshka.
 #![forbid(unsafe_code)]
+
+pub mod k8s;
