@@ -1,6 +1,7 @@
 //! Manifests: files of Kubernetes objects, as `kubectl get -o yaml` prints them, read into the API's
 //! own types with the place of every field.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io::Read;
@@ -10,9 +11,11 @@ use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{Metadata, Resource};
+use k8s_openapi::{ClusterResourceScope, Metadata, Resource};
+use lb_core::Prefix;
 use serde::de::DeserializeOwned;
 
+use super::address::lenient_prefix;
 use super::kinds::{self, Verdict};
 use super::place::{Place, Problem, Problems};
 use super::tree::Document;
@@ -48,8 +51,11 @@ impl<T: Resource + Metadata<Ty = ObjectMeta>> Placed<T> {
         self.object.metadata().namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
     }
 
-    /// Namespace and name, joined by a slash.
+    /// Namespace and name, joined by a slash; the name alone of what belongs to no namespace.
     pub fn key(&self) -> String {
+        if TypeId::of::<T::Scope>() == TypeId::of::<ClusterResourceScope>() {
+            return self.name().to_owned();
+        }
         format!("{}/{}", self.namespace(), self.name())
     }
 
@@ -172,6 +178,12 @@ impl Manifests {
         added.err().into_iter().collect()
     }
 
+    /// The blocks of the ServiceCIDR objects, as far as they are blocks.
+    pub fn service_cidrs(&self) -> Vec<Prefix> {
+        let specs = self.service_cidrs.iter().filter_map(|object| object.object.spec.as_ref());
+        specs.flat_map(|spec| spec.cidrs.iter().flatten()).filter_map(|block| lenient_prefix(block)).collect()
+    }
+
     /// What was passed over, as one line; `None` if nothing was.
     pub fn passed_over(&self) -> Option<String> {
         let kinds: Vec<_> = self.passed_over.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
@@ -192,7 +204,7 @@ fn push<T: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned>(
         problem
     })?;
     // Items of typed lists do not say their version and kind, which the type does.
-    reading.unknown.retain(|problem| !matches!(&*problem.message, "unknown field apiVersion" | "unknown field kind"));
+    reading.unknown.retain(|unknown| unknown.field != "apiVersion" && unknown.field != "kind");
     let placed = Placed { object: reading.value, document };
     if placed.name().is_empty() {
         return Err(placed.problem("metadata.name", "is missing", "name the object"));
@@ -208,7 +220,7 @@ fn push<T: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned>(
         }
         Entry::Vacant(entry) => entry.insert(place),
     };
-    unknown.append(&mut reading.unknown);
+    unknown.extend(reading.unknown.into_iter().map(Problem::from));
     objects.push(placed);
     Ok(())
 }

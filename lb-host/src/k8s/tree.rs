@@ -36,7 +36,22 @@ pub struct Reading<T> {
     /// What was read.
     pub value: T,
     /// Fields that the type does not have.
-    pub unknown: Vec<Problem>,
+    pub unknown: Vec<Unknown>,
+}
+
+/// A field that a type does not have, and that was therefore not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// Its path, such as `spec.prots`.
+    pub field: String,
+    /// Where its value stands.
+    pub place: Place,
+}
+
+impl From<Unknown> for Problem {
+    fn from(Unknown { field, place }: Unknown) -> Self {
+        Self::new(place, format!("unknown field {field}"), "it is not read: correct or remove it")
+    }
 }
 
 /// One step down a tree.
@@ -125,8 +140,7 @@ impl Document {
         let value = serde_ignored::deserialize(deserializer, |path| {
             let steps = ignored_steps(&path);
             let place = self.place_of(self.root.deepest(&steps).0);
-            let message = format!("unknown field {}", field(&steps));
-            unknown.push(Problem::new(place, message, "it is not read: correct or remove it"));
+            unknown.push(Unknown { field: field(&steps), place });
         });
         match value {
             Ok(value) => Ok(Reading { value, unknown }),
