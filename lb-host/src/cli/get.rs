@@ -7,15 +7,14 @@ use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{ClusterResourceScope, Metadata, Resource};
 use serde::Serialize;
 
 use super::args::{ObjectArgs, Output, OutputArgs, RangeArgs};
 use super::table::{self, NONE, UNKNOWN, list, short_list};
 use super::{Outcome, warn};
+use crate::k8s::endpoint_controller;
+use crate::k8s::manifest::{Object, Placed};
 use crate::k8s::service::kind;
-use crate::k8s::{Placed, endpoint_controller};
 
 /// Print what the objects come to: allocated addresses and ports, endpoints by selector and readiness
 #[derive(Debug, Args)]
@@ -64,7 +63,7 @@ impl Get {
     }
 
     fn print<T: Row + Clone>(&self, out: &mut dyn Write, objects: &[Placed<T>]) -> anyhow::Result<Outcome> {
-        let namespaced = std::any::TypeId::of::<T::Scope>() != std::any::TypeId::of::<ClusterResourceScope>();
+        let namespaced = T::namespaced();
         let mut wanted: Vec<_> =
             objects.iter().filter(|object| !namespaced || self.objects.wants(object.namespace())).collect();
         wanted.sort_by_key(|object| object.key());
@@ -133,7 +132,7 @@ fn json<T: Serialize>(names: &[String], objects: &[&Placed<T>]) -> serde_json::R
 }
 
 /// A kind of object as a row of a table.
-trait Row: Resource<Scope: 'static> + Metadata<Ty = ObjectMeta> + Serialize {
+trait Row: Object + Serialize {
     /// What `-o name` calls the kind, lower case, singular.
     const NAME: &'static str;
     /// All columns, those of `-o wide` last.

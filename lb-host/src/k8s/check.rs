@@ -8,12 +8,10 @@ use std::fmt::Display;
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{Metadata, Resource};
 use lb_core::{Address, Family};
 
 use super::address::{lenient_address, lenient_prefix};
-use super::manifest::{Manifests, Placed};
+use super::manifest::{Manifests, Object, Placed};
 use super::place::{Place, Problem};
 use super::service::{headless, kind, number, protocol};
 
@@ -38,7 +36,7 @@ struct Report<'a, T> {
     problems: &'a mut Vec<Problem>,
 }
 
-impl<T: Resource + Metadata<Ty = ObjectMeta>> Report<'_, T> {
+impl<T: Object> Report<'_, T> {
     fn tell(&mut self, field: &str, message: impl Display, advice: &str) {
         self.problems.push(self.object.problem(field, message, advice));
     }

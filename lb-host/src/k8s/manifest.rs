@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{ClusterResourceScope, Metadata, Resource};
+use k8s_openapi::{Metadata, NamespaceResourceScope, Resource};
 use lb_core::Prefix;
 use serde::de::DeserializeOwned;
 
@@ -19,6 +19,16 @@ use super::address::lenient_prefix;
 use super::kinds::{self, Verdict};
 use super::place::{Place, Problem, Problems};
 use super::tree::Document;
+
+/// A kind of Kubernetes object.
+pub trait Object: Resource<Scope: 'static> + Metadata<Ty = ObjectMeta> {
+    /// Whether its objects belong to namespaces.
+    fn namespaced() -> bool {
+        TypeId::of::<Self::Scope>() == TypeId::of::<NamespaceResourceScope>()
+    }
+}
+
+impl<T: Resource<Scope: 'static> + Metadata<Ty = ObjectMeta>> Object for T {}
 
 /// An object and where it was read.
 #[derive(Clone, Debug)]
@@ -40,7 +50,7 @@ impl<T> Placed<T> {
     }
 }
 
-impl<T: Resource + Metadata<Ty = ObjectMeta>> Placed<T> {
+impl<T: Object> Placed<T> {
     /// The object's name, empty if it has none.
     pub fn name(&self) -> &str {
         self.object.metadata().name.as_deref().unwrap_or_default()
@@ -53,10 +63,7 @@ impl<T: Resource + Metadata<Ty = ObjectMeta>> Placed<T> {
 
     /// Namespace and name, joined by a slash; the name alone of what belongs to no namespace.
     pub fn key(&self) -> String {
-        if TypeId::of::<T::Scope>() == TypeId::of::<ClusterResourceScope>() {
-            return self.name().to_owned();
-        }
-        format!("{}/{}", self.namespace(), self.name())
+        if T::namespaced() { format!("{}/{}", self.namespace(), self.name()) } else { self.name().to_owned() }
     }
 
     /// A label's value.
@@ -193,7 +200,7 @@ impl Manifests {
 }
 
 /// Reads a document as a `T` unless there is one of that name already.
-fn push<T: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned>(
+fn push<T: Object + DeserializeOwned>(
     objects: &mut Vec<Placed<T>>,
     document: Document,
     seen: &mut BTreeMap<(&'static str, String), Place>,

@@ -5,7 +5,8 @@ use lb_core::control::{self, TrafficPolicy};
 use lb_core::{Address, Protocol};
 
 use super::address::{lenient_address, lenient_prefix};
-use super::{Placed, Problem};
+use super::manifest::{Object, Placed};
+use super::place::Problem;
 
 /// The label that hands a Service and its slices to another proxy, whatever its value (SEMANTICS §2.2).
 pub(super) const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
@@ -121,19 +122,13 @@ fn affinity(spec: &ServiceSpec) -> Option<u32> {
 }
 
 /// A port number, 0 included.
-pub(super) fn number<T>(placed: &Placed<T>, field: &str, port: i32) -> Result<u16, Problem>
-where
-    T: k8s_openapi::Resource + k8s_openapi::Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>,
-{
+pub(super) fn number<T: Object>(placed: &Placed<T>, field: &str, port: i32) -> Result<u16, Problem> {
     let advice = "give a number from 1 to 65535";
     port.try_into().map_err(|_| placed.problem(field, format_args!("is {port}, which is no port"), advice))
 }
 
 /// A transport protocol, TCP if none is given.
-pub(super) fn protocol<T>(placed: &Placed<T>, field: &str, name: Option<&str>) -> Result<Protocol, Problem>
-where
-    T: k8s_openapi::Resource + k8s_openapi::Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>,
-{
+pub(super) fn protocol<T: Object>(placed: &Placed<T>, field: &str, name: Option<&str>) -> Result<Protocol, Problem> {
     match name {
         None | Some("TCP") => Ok(Protocol::TCP),
         Some("UDP") => Ok(Protocol::UDP),
