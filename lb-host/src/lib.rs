@@ -1,4 +1,7 @@
-//! The host side of Matryoshka.
+//! The host side of Matryoshka: every module is an adapter between `lb-core` and a world outside it.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod device;
+pub mod k8s;
+pub mod replay;

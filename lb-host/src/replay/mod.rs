@@ -17,7 +17,7 @@ mod sums;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 
-use lb_core::{Balancer, Datagram, Direction, Instant, Link, Meta, Packet, Tuple, Verdict};
+use lb_core::{Balancer, Datagram, Direction, Instant, Meta, Packet, Tuple, Verdict};
 
 use crate::device::capture::{ReadError, Reader, Record, Side, Writer};
 use crate::device::link::engine_part;
@@ -130,12 +130,12 @@ struct Kept {
     captured: Option<Vec<u8>>,
 }
 
-struct Replay<'a, 'm, M, W: Write> {
+struct Replay<'a, 'o, 'm, M, W: Write> {
     balancer: &'a mut Balancer<'m, M>,
     writer: Writer<W>,
     reflector: Option<Reflector>,
-    narrator: &'a dyn Fn(&Event<'_>, &mut String),
-    log: Option<FlowLog<'a>>,
+    narrator: &'o dyn Fn(&Event<'_>, &mut String),
+    log: Option<FlowLog<'o>>,
     clock: Clock,
     /// Packets by the code of the verdict that was their last.
     settled: [u64; Verdict::CODES],
@@ -150,7 +150,7 @@ struct Replay<'a, 'm, M, W: Write> {
     summary: Summary,
 }
 
-impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, M, W> {
+impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
     /// A packet of the input.
     fn captured(&mut self, record: &Record<'_>) -> Result<(), Error> {
         self.summary.packets += 1;
@@ -275,7 +275,7 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, M, W> {
         if let (Some(log), Some(flow)) = (&mut self.log, &flow)
             && let Verdict::Forward { flow: id, .. } = verdict
         {
-            log.packet(frame.number, frame.time, id, flow).map_err(Error::Log)?;
+            log.packet(frame.number, &self.clock, id, flow).map_err(Error::Log)?;
         }
         if let (Some(reflector), Verdict::Forward { flow, direction: Direction::Original }, Some(link)) =
             (&mut self.reflector, verdict, link)
@@ -336,7 +336,7 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, M, W> {
 
     fn log_ends(&mut self) -> Result<(), Error> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        log.ends(self.clock.now, |id| self.balancer.flow(id)).map_err(Error::Log)
+        log.ends(&self.clock, |id| self.balancer.flow(id)).map_err(Error::Log)
     }
 
     fn finish(mut self, end: Result<(), Error>) -> Result<Summary, Error> {
@@ -376,6 +376,11 @@ impl Clock {
         self.now = self.now.max(Instant::from_nanos(time.saturating_sub(origin)));
         time
     }
+
+    /// The capture's time at one of the engine's.
+    fn capture_time(&self, instant: Instant) -> u64 {
+        self.origin.unwrap_or_default().saturating_add(instant.as_nanos())
+    }
 }
 
 /// Whether the engine still knows a flow that was seen.
@@ -396,7 +401,7 @@ fn is_live<'b, M: AsRef<[u8]>>(balancer: &'b Balancer<'_, M>, now: Instant) -> i
 
 /// Takes what was kept under this name, in order.
 fn take<N: PartialEq>(kept: &mut VecDeque<(N, Kept)>, name: &N) -> Vec<Kept> {
-    let (taken, rest): (Vec<_>, VecDeque<_>) = kept.drain(..).partition(|(of, _)| of == name);
-    *kept = rest;
+    let (taken, rest): (Vec<_>, Vec<_>) = kept.drain(..).partition(|(of, _)| of == name);
+    kept.extend(rest);
     taken.into_iter().map(|(_, kept)| kept).collect()
 }

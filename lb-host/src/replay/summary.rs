@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use lb_core::DropReason;
+use lb_core::{DropReason, RejectReason, Verdict};
 use serde::{Serialize, Serializer};
 
 /// Counts over a whole replay. Every packet of the input is counted once; a made reply in the place of the captured one.
@@ -37,7 +37,7 @@ pub struct Summary {
 }
 
 /// Reasons that speak of the packet alone, not of what the balancer knows or can hold.
-pub(super) const MALFORMED: [DropReason; 6] = [
+const MALFORMED: [DropReason; 6] = [
     DropReason::Truncated,
     DropReason::BadIpHeader,
     DropReason::BadTransportHeader,
@@ -51,6 +51,22 @@ fn seconds<S: Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S:
 }
 
 impl Summary {
+    /// Counts packets by the code of the verdict that was their last.
+    pub(super) fn count(&mut self, code: u8, count: u64) {
+        if let Some(reason) = DropReason::from_code(code) {
+            *self.dropped.entry(reason.label()).or_default() += count;
+            self.malformed += if MALFORMED.contains(&reason) { count } else { 0 };
+        } else if RejectReason::from_code(code).is_some() {
+            self.rejected += count;
+        } else {
+            match Verdict::label(code) {
+                Some("pass" | "accept") => self.passed += count,
+                Some(held @ "hold") => *self.dropped.entry(held).or_default() += count,
+                _ => self.forwarded += count,
+            }
+        }
+    }
+
     /// Whether every reflected reply came out as it was captured.
     pub fn is_faithful(&self) -> bool {
         self.reflected == self.identical
