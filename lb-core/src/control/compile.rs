@@ -85,7 +85,7 @@ pub(super) fn segment(
         let numbered = backends.iter().zip(0u16..);
         numbered.filter(|(candidate, _)| candidate.standing(pool).is_in()).map(|(_, number)| number).collect()
     };
-        let (cluster, own) = (members(Pool::Cluster), members(Pool::Local));
+    let (cluster, own) = (members(Pool::Cluster), members(Pool::Local));
     let (cluster_table, own_table) = (maglev_table(&cluster, &backends, proxy), maglev_table(&own, &backends, proxy));
     let restricted = !resolved.source_ranges.is_empty();
     let admits_vip = primary.is_some_and(|primary| resolved.source_ranges.iter().any(|range| range.contains(primary)));
@@ -311,7 +311,9 @@ fn directory(hash: &Hash, sections: &[(u64, &[u8])]) -> Vec<u8> {
         }
     }
     cluster_ips.sort_unstable();
-    let counted = cluster_ips.chunk_by(|a, b| a == b).filter_map(|same| Some((Question::ClusterIp(*same.first()?), same.len() as u32)));
+    let counted = cluster_ips
+        .chunk_by(|a, b| a == b)
+        .filter_map(|same| Some((Question::ClusterIp(*same.first()?), same.len() as u32)));
     entries.extend(counted);
     // A third stays empty, so that look-ups stay short.
     let mut bytes = vec![0; (entries.len() * 3 / 2 + 2) * ENTRY];

@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn fragments_pass_once_each_in_any_order() {
-        let cases: &[(&str, &[(u32, u32, bool)], &[Placed])] = &[
+        type Case<'a> = (&'a str, &'a [(u32, u32, bool)], &'a [Placed]);
+        let cases: &[Case<'_>] = &[
             ("in order", &[(0, 8, true), (8, 8, true), (16, 3, false)], &[ports(false); 3]),
             ("the last before the middle", &[(0, 8, true), (16, 3, false), (8, 8, true)], &[ports(false); 3]),
             (
