@@ -1,2 +1,5 @@
-//! The host side of Matryoshka.
+//! The host side of Matryoshka: every module is an adapter between `lb-core` and a world outside it.
 #![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod k8s;
