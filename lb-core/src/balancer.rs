@@ -153,10 +153,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
-        if headers.fragment.is_some() {
-            if let Err(verdict) = self.place(now, packet, &mut headers) {
-                return verdict;
-            }
+        if let Err(verdict) = self.place(now, packet, &mut headers) {
+            return verdict;
         }
         match self.hit(now, &headers) {
             Hit::Flow(flow, direction) => self.forward(now, packet, &headers, flow, direction),

@@ -10,7 +10,7 @@ use super::resolve::{Candidate, Resolved};
 use crate::hash::Key;
 use crate::pick::Scheduler;
 use crate::pick::maglev::{self, Turns};
-use crate::rules::bytes::{put_u16, put_u32, put_u64};
+use crate::rules::bytes::{put_bytes, put_u16, put_u32, put_u64};
 use crate::rules::directory::{self, ENTRY, Hash, Question};
 use crate::rules::image::{self, CHECKED_FROM, MAGIC, SLOT, VERSION};
 use crate::rules::{Pool, Segment, Vip, VipClass, node, segment};
@@ -85,9 +85,8 @@ pub(super) fn segment(
         let numbered = backends.iter().zip(0u16..);
         numbered.filter(|(candidate, _)| candidate.standing(pool).is_in()).map(|(_, number)| number).collect()
     };
-    let counts = [count("Vips", vips.len())?, count("endpoints", backends.len())?];
     let (cluster, own) = (members(Pool::Cluster), members(Pool::Local));
-    let tables = [maglev_table(&cluster, &backends, proxy), maglev_table(&own, &backends, proxy)];
+    let (cluster_table, own_table) = (maglev_table(&cluster, &backends, proxy), maglev_table(&own, &backends, proxy));
     let restricted = !resolved.source_ranges.is_empty();
     let admits_vip = primary.is_some_and(|primary| resolved.source_ranges.iter().any(|range| range.contains(primary)));
     let flags = [
@@ -101,18 +100,18 @@ pub(super) fn segment(
     ];
     let mut bytes = vec![0; segment::HEADER];
     put_u16(&mut bytes, 4, flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
-    bytes[6] = resolved.port.protocol.0;
-    bytes[7] = if resolved.family == Family::V4 { 4 } else { 6 };
+    let family = if resolved.family == Family::V4 { 4 } else { 6 };
+    put_bytes(&mut bytes, 6, &[resolved.port.protocol.0, family]);
     put_u64(&mut bytes, 8, id(resolved));
     put_u32(&mut bytes, 16, resolved.affinity.unwrap_or(0));
-    bytes[20] = proxy.scheduler as u8;
-    put_u16(&mut bytes, 22, counts[0]);
-    put_u16(&mut bytes, 24, counts[1]);
+    put_bytes(&mut bytes, 20, &[proxy.scheduler as u8]);
+    put_u16(&mut bytes, 22, count("Vips", vips.len())?);
+    put_u16(&mut bytes, 24, count("endpoints", backends.len())?);
     put_u16(&mut bytes, 26, cluster.len() as u16);
     put_u16(&mut bytes, 28, own.len() as u16);
     put_u16(&mut bytes, 30, count("source ranges", resolved.source_ranges.len())?);
-    put_u32(&mut bytes, 32, tables[0].len() as u32);
-    put_u32(&mut bytes, 36, tables[1].len() as u32);
+    put_u32(&mut bytes, 32, cluster_table.len() as u32);
+    put_u32(&mut bytes, 36, own_table.len() as u32);
     put_u32(&mut bytes, 40, label.len() as u32);
     for vip in vips {
         bytes.extend(vip.address.bits().to_le_bytes());
@@ -130,7 +129,7 @@ pub(super) fn segment(
     let mut ranges = resolved.source_ranges.clone();
     ranges.sort_unstable();
     ranges.iter().for_each(|range| push_prefix(&mut bytes, *range, 0));
-    for table in &tables {
+    for table in [&cluster_table, &own_table] {
         push_numbers(&mut bytes, table);
     }
     bytes.extend(label.as_bytes());
@@ -146,15 +145,12 @@ fn maglev_table(pool: &[u16], backends: &[&Candidate], proxy: &Proxy) -> Vec<u16
         return Vec::new();
     }
     let size = maglev::table_size(pool.len());
-    let turns = |number: &u16| {
-        let backend = backends[usize::from(*number)];
-        Turns::new(&proxy.key, backend.address, backend.port, size)
-    };
-    let mut turns: Vec<Turns> = pool.iter().map(turns).collect();
+    let members = pool.iter().filter_map(|number| backends.get(usize::from(*number)));
+    let mut turns: Vec<Turns> = members.map(|b| Turns::new(&proxy.key, b.address, b.port, size)).collect();
     let mut table = vec![0; size as usize];
     maglev::populate(&mut turns, &mut table);
     // From places in the pool to numbers among all backends.
-    table.iter_mut().for_each(|place| *place = pool[usize::from(*place)]);
+    table.iter_mut().for_each(|place| *place = pool.get(usize::from(*place)).copied().unwrap_or(0));
     table
 }
 
@@ -200,8 +196,8 @@ pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
     let masquerades = masquerades(node);
     let mut bytes = vec![0; node::HEADER];
     put_u32(&mut bytes, 4, flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
-    rows.iter().enumerate().for_each(|(place, row)| bytes[node::ROWS + place] = row.0);
-    proxy.mode.stale.iter().enumerate().for_each(|(place, stale)| bytes[node::STALE + place] = *stale as u8);
+    put_bytes(&mut bytes, node::ROWS, &rows.map(|row| row.0));
+    put_bytes(&mut bytes, node::STALE, &proxy.mode.stale.map(|stale| stale as u8));
     put_u16(&mut bytes, 44, proxy.reserved_ports.0);
     put_u16(&mut bytes, 46, proxy.reserved_ports.1);
     put_u16(&mut bytes, 48, count("pod CIDRs", sources.len())?);
@@ -279,9 +275,9 @@ pub(super) fn image(key: &[u8; 16], base: u64, fingerprint: u64, sections: &[(u6
     let mut start = image::HEADER + sections.len() * SLOT + directory.len();
     out.clear();
     out.resize(image::HEADER, 0);
-    out[..8].copy_from_slice(&MAGIC);
+    put_bytes(out, 0, &MAGIC);
     put_u32(out, 8, VERSION);
-    out[24..40].copy_from_slice(key);
+    put_bytes(out, 24, key);
     put_u64(out, 40, base);
     put_u64(out, 48, fingerprint);
     put_u32(out, 56, sections.len() as u32);
@@ -297,7 +293,7 @@ pub(super) fn image(key: &[u8; 16], base: u64, fingerprint: u64, sections: &[(u6
     sections.iter().for_each(|(_, bytes)| out.extend(*bytes));
     let length = out.len() as u32;
     put_u32(out, 12, length);
-    let checksum = image::checksum(&out[CHECKED_FROM..]);
+    let checksum = image::checksum(out.get(CHECKED_FROM..).unwrap_or(&[]));
     put_u64(out, 16, checksum);
 }
 
@@ -315,7 +311,9 @@ fn directory(hash: &Hash, sections: &[(u64, &[u8])]) -> Vec<u8> {
         }
     }
     cluster_ips.sort_unstable();
-    let counted = cluster_ips.chunk_by(|a, b| a == b).map(|same| (Question::ClusterIp(same[0]), same.len() as u32));
+    let counted = cluster_ips
+        .chunk_by(|a, b| a == b)
+        .filter_map(|same| Some((Question::ClusterIp(*same.first()?), same.len() as u32)));
     entries.extend(counted);
     // A third stays empty, so that look-ups stay short.
     let mut bytes = vec![0; (entries.len() * 3 / 2 + 2) * ENTRY];

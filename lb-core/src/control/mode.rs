@@ -76,9 +76,15 @@ impl Mode {
                 let masquerade = if local { source == SourceKind::Node } else { true };
                 let external = |none| Row::new(local && !inside, masquerade, empty, none, local && inside);
                 let own = if source == SourceKind::Node { self.own_external_unserved } else { Unserved::Reject };
-                rows[Row::place(VipClass::ClusterIp, source, local)] = internal;
-                rows[Row::place(VipClass::ExternalIp, source, local)] = external(own);
-                rows[Row::place(VipClass::NodePort, source, local)] = external(Unserved::Reject);
+                for (class, row) in [
+                    (VipClass::ClusterIp, internal),
+                    (VipClass::ExternalIp, external(own)),
+                    (VipClass::NodePort, external(Unserved::Reject)),
+                ] {
+                    if let Some(place) = rows.get_mut(Row::place(class, source, local)) {
+                        *place = row;
+                    }
+                }
             }
         }
         rows

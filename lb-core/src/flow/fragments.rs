@@ -102,7 +102,7 @@ impl<'m> FragmentTable<'m> {
         pieces.flags = (pieces.flags | FIRST_SEEN) & if releases { !HOLDING } else { !0 };
         let (source, destination) = (pieces.source_port, pieces.destination_port);
         // All of it has passed: its identification may be used again at once.
-        if pieces.flags & END_SEEN != 0 && pieces.ranges == 1 && pieces.passed[0] == [0, pieces.end] {
+        if pieces.flags & END_SEEN != 0 && pieces.ranges == 1 && pieces.passed.first() == Some(&[0, pieces.end]) {
             pieces.flags = 0;
         }
         Placed::Ports { source, destination, releases }
@@ -113,7 +113,7 @@ impl<'m> FragmentTable<'m> {
         /// Entries looked at before the table counts as full.
         const WINDOW: usize = 16;
         let n = self.datagrams.len();
-        let start = (u128::from(name) * n as u128 >> 64) as usize;
+        let start = ((u128::from(name) * n as u128) >> 64) as usize;
         let window = (0..WINDOW.min(n)).map(|i| if start + i < n { start + i } else { start + i - n });
         let (mut own, mut vacant) = (None, None);
         for at in window {
@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn fragments_pass_once_each_in_any_order() {
-        let cases: &[(&str, &[(u32, u32, bool)], &[Placed])] = &[
+        type Case<'a> = (&'a str, &'a [(u32, u32, bool)], &'a [Placed]);
+        let cases: &[Case<'_>] = &[
             ("in order", &[(0, 8, true), (8, 8, true), (16, 3, false)], &[ports(false); 3]),
             ("the last before the middle", &[(0, 8, true), (16, 3, false), (8, 8, true)], &[ports(false); 3]),
             (

@@ -70,7 +70,7 @@ impl<'m> Index<'m> {
     #[inline]
     fn other(&self, bucket: usize, tag: u16) -> usize {
         let n = self.buckets.len();
-        let sum = (u64::from(u32::from(tag).wrapping_mul(0x9e37_79b1)) * n as u64 >> 32) as usize;
+        let sum = ((u64::from(u32::from(tag).wrapping_mul(0x9e37_79b1)) * n as u64) >> 32) as usize;
         if sum >= bucket { sum - bucket } else { sum + n - bucket }
     }
 

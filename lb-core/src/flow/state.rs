@@ -154,28 +154,34 @@ impl State {
 pub(crate) struct Lifetimes([u32; 16]);
 
 impl Lifetimes {
-    pub(crate) const fn new(timeouts: &Timeouts) -> Self {
-        let mut ticks = [0; 16];
-        ticks[State::SynSent as usize] = Ticks::of(timeouts.tcp_syn_sent);
-        ticks[State::SynReceived as usize] = Ticks::of(timeouts.tcp_syn_received);
-        ticks[State::PickedUp as usize] = Ticks::of(timeouts.tcp_picked_up);
-        ticks[State::Established as usize] = Ticks::of(timeouts.tcp_established);
-        ticks[State::FinWait as usize] = Ticks::of(timeouts.tcp_fin_wait);
-        ticks[State::CloseWait as usize] = Ticks::of(timeouts.tcp_close_wait);
-        ticks[State::LastAck as usize] = Ticks::of(timeouts.tcp_last_ack);
-        ticks[State::TimeWait as usize] = Ticks::of(timeouts.tcp_time_wait);
-        ticks[State::Close as usize] = Ticks::of(timeouts.tcp_close);
-        ticks[State::Unreplied as usize] = Ticks::of(timeouts.udp_unreplied);
-        ticks[State::Stream as usize] = Ticks::of(timeouts.udp_stream);
-        ticks[State::SctpOpening as usize] = Ticks::of(timeouts.sctp_opening);
-        ticks[State::SctpEstablished as usize] = Ticks::of(timeouts.sctp_established);
-        ticks[State::SctpClosing as usize] = Ticks::of(timeouts.sctp_closing);
-        Self(ticks)
+    pub(crate) fn new(timeouts: &Timeouts) -> Self {
+        let mut lifetimes = Self([0; 16]);
+        for (state, timeout) in [
+            (State::SynSent, timeouts.tcp_syn_sent),
+            (State::SynReceived, timeouts.tcp_syn_received),
+            (State::PickedUp, timeouts.tcp_picked_up),
+            (State::Established, timeouts.tcp_established),
+            (State::FinWait, timeouts.tcp_fin_wait),
+            (State::CloseWait, timeouts.tcp_close_wait),
+            (State::LastAck, timeouts.tcp_last_ack),
+            (State::TimeWait, timeouts.tcp_time_wait),
+            (State::Close, timeouts.tcp_close),
+            (State::Unreplied, timeouts.udp_unreplied),
+            (State::Stream, timeouts.udp_stream),
+            (State::SctpOpening, timeouts.sctp_opening),
+            (State::SctpEstablished, timeouts.sctp_established),
+            (State::SctpClosing, timeouts.sctp_closing),
+        ] {
+            if let Some(ticks) = lifetimes.0.get_mut(state as usize) {
+                *ticks = Ticks::of(timeout);
+            }
+        }
+        lifetimes
     }
 
     /// How long a flow in this state is remembered without traffic, in ticks.
     pub(crate) fn of(&self, state: State) -> u32 {
-        self.0[state as usize & 15]
+        self.0.get(state as usize).copied().unwrap_or(0)
     }
 }
 

@@ -9,6 +9,7 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 const ONE: u32 = 1 << 31;
 
 /// x^(8 * 2^i): what 2^i bytes that follow multiply by.
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
 const BYTES: [u32; 16] = {
     let mut powers = [ONE >> 8; 16];
     let mut i = 1;

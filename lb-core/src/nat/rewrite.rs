@@ -55,9 +55,9 @@ pub fn rewrite(data: &mut [u8], headers: &Headers, to: &Tuple, checksum: Checksu
 
 /// Replaces the addresses of an ICMP or ICMPv6 error, and the tuple of the packet it quotes.
 ///
-/// The quoted checksums are updated as far as they are quoted and at hand, so that the sender of the
-/// quoted packet finds in it what it sent; a quoted SCTP fragment's CRC is left as it is. `checksum` is
-/// about the error's own.
+/// The quoted checksums are updated where they are quoted and at hand in whole, so that the sender of
+/// the quoted packet finds in it what it sent; a quoted SCTP fragment's CRC is left as it is.
+/// `checksum` is about the error's own.
 pub fn rewrite_error(
     data: &mut [u8],
     headers: &Headers,

@@ -42,7 +42,7 @@ pub const fn table_size(backends: usize) -> u32 {
 const fn is_prime(n: u64) -> bool {
     let mut divisor = 3;
     while divisor * divisor <= n {
-        if n % divisor == 0 {
+        if n.is_multiple_of(divisor) {
             return false;
         }
         divisor += 2;

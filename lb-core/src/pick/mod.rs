@@ -61,7 +61,7 @@ impl Chooser<'_> {
         match segment.scheduler() {
             Scheduler::Maglev if segment.maglev_size(pool) > 0 => {
                 let hash = Key::new(self.key).tuple(tuple);
-                segment.maglev(pool, ((hash >> 32) * u64::from(segment.maglev_size(pool)) >> 32) as u32)
+                segment.maglev(pool, (((hash >> 32) * u64::from(segment.maglev_size(pool))) >> 32) as u32)
             }
             Scheduler::RoundRobin => {
                 let turn = *self.cursor as usize;

@@ -15,6 +15,7 @@ use crate::tuple::{Address, Prefix, Protocol};
 pub(crate) const HEADER: usize = 64;
 /// Where the rows are, and how many.
 pub(crate) const ROWS: usize = 8;
+#[cfg(feature = "alloc")]
 pub(crate) const ROW_COUNT: usize = 32;
 /// Where it says what becomes of stale flows, by protocol: TCP, UDP, SCTP.
 pub(crate) const STALE: usize = 40;
@@ -76,6 +77,7 @@ pub(crate) enum Unserved {
 impl Row {
     /// Bit 0: the local pool; bit 1: masquerade; bits 2-3: what when the pool is empty; bits 4-5: what
     /// when there is no endpoint anywhere; bit 6: a local policy was set aside (SEMANTICS §7.4).
+    #[cfg(feature = "alloc")]
     pub(crate) const fn new(
         local: bool,
         masquerade: bool,
