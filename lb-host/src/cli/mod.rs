@@ -14,6 +14,7 @@ pub mod args;
 mod completions;
 mod get;
 mod man;
+mod replay;
 pub mod table;
 
 /// Kubernetes service routing explained, tested and replayed, without a cluster.
@@ -30,6 +31,7 @@ enum Command {
     Get(get::Get),
     Completions(completions::Completions),
     Man(man::Man),
+    Replay(replay::Replay),
 }
 
 impl Command {
@@ -38,6 +40,7 @@ impl Command {
             Self::Get(get) => get.run(out),
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
+            Self::Replay(replay) => replay.run(out),
         }
     }
 }
