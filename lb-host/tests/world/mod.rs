@@ -1,22 +1,19 @@
-//! Replays: real captures reflected to the byte, and made ones for what no capture shows.
+//! A node with services, and captures through it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lb_core::control::{Control, Endpoint, Node, NodePortAddresses, Proxy, Service, ServicePort, Slice, SlicePort};
 use lb_core::control::{Detector, EmptyUdp, Mode, TrafficPolicy};
-use lb_core::{Address, Balancer, Block, Config, Protocol, RuleTable, Sizes, Tuple, blocks, wire};
-use lb_host::device::capture::Reader;
-use lb_host::device::link::engine_part;
+use lb_core::{Address, Balancer, Block, Config, Protocol, RuleTable, Sizes, blocks};
 use lb_host::replay::{self, Options, Summary};
 
-mod real;
-
 /// What clients dial.
-type Frontend = (Address, Protocol, u16);
+pub(crate) type Frontend = (Address, Protocol, u16);
 
 /// How the services of a test are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reached {
+pub(crate) enum Reached {
     /// Clients keep their address.
     ByClusterIp,
     /// Clients get the node's address.
@@ -24,7 +21,7 @@ enum Reached {
 }
 
 /// Rules for a service of two endpoints behind each frontend; the endpoints listen on the port plus 1000.
-fn rules(frontends: &BTreeSet<Frontend>, reached: Reached) -> RuleTable<Vec<u8>> {
+pub(crate) fn rules(frontends: &BTreeSet<Frontend>, reached: Reached) -> RuleTable<Vec<u8>> {
     let mut control = Control::new(Node {
         name: "node".into(),
         zone: None,
@@ -48,8 +45,8 @@ fn rules(frontends: &BTreeSet<Frontend>, reached: Reached) -> RuleTable<Vec<u8>>
         of_address.entry(*address).or_default().push((*protocol, *port));
     }
     for (address, ports) in of_address {
-        let name: std::sync::Arc<str> = format!("test/{address}").into();
-        let label = |protocol: Protocol, port: u16| -> std::sync::Arc<str> { format!("{protocol}-{port}").into() };
+        let name: Arc<str> = format!("test/{address}").into();
+        let label = |protocol: Protocol, port: u16| -> Arc<str> { format!("{protocol}-{port}").into() };
         let (cluster_ips, external_ips) = match reached {
             Reached::ByClusterIp => (vec![address], vec![]),
             Reached::ByExternalIp if address.is_v4() => (vec![v4([10, 96, 255, 254])], vec![address]),
@@ -102,17 +99,17 @@ fn rules(frontends: &BTreeSet<Frontend>, reached: Reached) -> RuleTable<Vec<u8>>
     RuleTable::load(control.image().unwrap()).unwrap()
 }
 
-fn v4(octets: [u8; 4]) -> Address {
+pub(crate) fn v4(octets: [u8; 4]) -> Address {
     Address::v4(octets)
 }
 
 /// An address of the block that is set aside for benchmarks (RFC 5180).
-fn v6(host: u128) -> Address {
+pub(crate) fn v6(host: u128) -> Address {
     Address::from_bits(0x2001_0002 << 96 | host)
 }
 
 /// Replays a capture to memory.
-fn replay(capture: &[u8], rules: RuleTable<Vec<u8>>, reflect: bool) -> (Summary, Vec<u8>) {
+pub(crate) fn replay(capture: &[u8], rules: RuleTable<Vec<u8>>, reflect: bool) -> (Summary, Vec<u8>) {
     let sizes = Sizes { v4_flows: 4096, v6_flows: 4096, services: 1024, affinity: 0, fragments: 256 };
     let mut memory = vec![Block::ZERO; blocks(sizes)];
     let mut balancer = Balancer::new(Config::new([7; 16], 1), sizes, &mut memory, rules).unwrap();
@@ -124,35 +121,3 @@ fn replay(capture: &[u8], rules: RuleTable<Vec<u8>>, reflect: bool) -> (Summary,
     (summary, output)
 }
 
-/// Every destination that is spoken to before it speaks: the services of a capture, as far as one can tell.
-fn frontends(capture: &[u8]) -> BTreeSet<Frontend> {
-    let mut reader = Reader::new(capture).unwrap();
-    let mut seen: BTreeSet<Tuple> = BTreeSet::new();
-    while let Some(record) = reader.next().unwrap() {
-        let Some((strip, link)) = engine_part(record.link_type, record.data) else { continue };
-        let Ok(Some(headers)) = wire::parse(&record.data[strip..], link) else { continue };
-        let tuple = headers.tuple;
-        let shows_ports = headers.fragment.is_none_or(|fragment| fragment.offset == 0);
-        let is_service = tuple.protocol.has_ports() && shows_ports && tuple.destination_port != 0;
-        if is_service && !tuple.destination.is_multicast() && !seen.contains(&tuple.reversed()) {
-            seen.insert(tuple);
-        }
-    }
-    seen.iter().map(|tuple| (tuple.destination, tuple.protocol, tuple.destination_port)).collect()
-}
-
-/// The engine turns the backend's replies into what was captured, for every reply in every real capture.
-#[test]
-fn real_replies_come_out_as_they_were_captured() {
-    let Some(directory) = real::directory() else { return };
-    for (name, count) in real::CAPTURES {
-        let capture = std::fs::read(directory.join(name)).unwrap();
-        let frontends = frontends(&capture);
-        for reached in [Reached::ByClusterIp, Reached::ByExternalIp] {
-            let (summary, _) = replay(&capture, rules(&frontends, reached), true);
-            assert_eq!(summary.packets, *count as u64, "{name}");
-            println!("{name} {reached:?}: forwarded {} reflected {} flows {} {:?}", summary.forwarded, summary.reflected, summary.flows, summary.dropped);
-            assert!(summary.is_faithful(), "{name} {reached:?}: {}", summary.differences.join("\n"));
-        }
-    }
-}
