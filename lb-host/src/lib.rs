@@ -2,4 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod dialled;
+pub mod explain;
 pub mod k8s;
+pub mod path;
+pub mod rules;

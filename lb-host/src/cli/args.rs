@@ -169,6 +169,16 @@ pub struct OutputArgs {
     pub output: Output,
 }
 
+/// How results that are no Kubernetes objects are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
 /// The forms that kubectl prints in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {

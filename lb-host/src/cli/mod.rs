@@ -12,6 +12,7 @@ use crate::k8s::Problems;
 
 pub mod args;
 mod completions;
+mod explain;
 mod get;
 mod man;
 pub mod table;
@@ -28,6 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Get(get::Get),
+    Explain(explain::Explain),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -36,6 +38,7 @@ impl Command {
     fn run(self, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         match self {
             Self::Get(get) => get.run(out),
+            Self::Explain(explain) => explain.run(out),
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
         }
