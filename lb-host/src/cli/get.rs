@@ -37,7 +37,7 @@ enum Kind {
     Services,
     #[value(aliases = ["endpoint", "ep"])]
     Endpoints,
-    #[value(aliases = ["endpointslice"])]
+    #[value(aliases = ["endpointslice", "eps"])]
     Endpointslices,
     #[value(aliases = ["node", "no"])]
     Nodes,
