@@ -123,14 +123,16 @@ fn well_known_kinds_are_passed_over_and_unknown_fields_told() {
     let mut manifests = Manifests::default();
     let text = "{apiVersion: apps/v1, kind: Deployment}\n---\n{apiVersion: apps/v1, kind: Deployment}\n---\n\
                 {apiVersion: serving.knative.dev/v1, kind: Service}\n---\n\
-                apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ports: [{port: 80, targetport: 8080}]\n";
+                apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ports: [{port: 80, targetport: 8080}, {targetport: 1}]\n";
     manifests.add("in.yaml", text).expect("nothing wrong");
     let passed = "passed over 2 Deployment, 1 Service: service routing does not read them";
     assert_eq!(manifests.passed_over().as_deref(), Some(passed));
-    let unknown: Vec<_> = manifests.unknown_fields.iter().map(ToString::to_string).collect();
+    let unknown: Vec<_> = manifests.unknown_fields().map(|field| field.to_string()).collect();
     assert_eq!(
         unknown,
-        ["in.yaml:11:34: unknown field spec.ports[0].targetport; it is not read: correct or remove it"]
+        [
+            "in.yaml:11:34: Service: unknown field spec.ports[0].targetport (and 1 more); it is not read: correct or remove it"
+        ]
     );
 }
 
