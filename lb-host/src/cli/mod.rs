@@ -56,7 +56,7 @@ pub enum Outcome {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    // `get` by itself would do: this is so that a closed pipe is an error like any other.
+    // Rust programs ignore SIGPIPE, so that a closed pipe is an error like any other: told apart below.
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let result = Cli::parse().command.run(&mut out).and_then(|outcome| Ok(out.flush().map(|()| outcome)?));
     match result {
