@@ -15,6 +15,7 @@ mod completions;
 mod explain;
 mod get;
 mod man;
+mod replay;
 pub mod table;
 
 /// Kubernetes service routing explained, tested and replayed, without a cluster.
@@ -32,6 +33,7 @@ enum Command {
     Explain(explain::Explain),
     Completions(completions::Completions),
     Man(man::Man),
+    Replay(replay::Replay),
 }
 
 impl Command {
@@ -41,6 +43,7 @@ impl Command {
             Self::Explain(explain) => explain.run(out),
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
+            Self::Replay(replay) => replay.run(out),
         }
     }
 }
