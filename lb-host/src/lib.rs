@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod clock;
 pub mod device;
+pub mod dialled;
+pub mod explain;
 pub mod k8s;
+pub mod path;
 pub mod replay;
+pub mod rules;

@@ -169,6 +169,16 @@ pub struct OutputArgs {
     pub output: Output,
 }
 
+/// How results that are no Kubernetes objects are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
 /// The forms that kubectl prints in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -193,4 +203,81 @@ fn key(text: &str) -> Result<Key, String> {
     let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     let number = u128::from_str_radix(text, 16).ok().filter(|_| digits);
     number.map(u128::to_be_bytes).ok_or_else(|| "not 32 hexadecimal digits".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use lb_core::control::{Detector, NodePortAddresses};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct All {
+        #[command(flatten)]
+        objects: ObjectArgs,
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    }
+
+    #[test]
+    fn the_flag_groups_fit_together() {
+        All::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_say_how_a_node_proxies() {
+        for (flags, expected) in [
+            ("", "iptables Random None All false 30000-32767"),
+            ("--mode nftables", "nftables Random None Primary false 30000-32767"),
+            ("--scheduler rr", "iptables RoundRobin None All false 30000-32767"),
+            (
+                "--cluster-cidr 10.244.0.0/16,fd00::/48",
+                "iptables Random Sources([10.244.0.0/16, fd00::/48]) All false 30000-32767",
+            ),
+            (
+                "--mode nftables --nodeport-addresses 192.0.2.0/24,2001:db8::/32",
+                "nftables Random None Inside([192.0.2.0/24, 2001:db8::/32]) false 30000-32767",
+            ),
+            ("--masquerade-all", "iptables Random None All true 30000-32767"),
+            ("--service-node-port-range 1000+99", "iptables Random None All false 1000-1099"),
+        ] {
+            let all = All::try_parse_from(["lb"].into_iter().chain(flags.split_whitespace())).expect(flags);
+            let proxy = all.node.settings().expect(flags).proxy(&[], &[]);
+            let (first, last) = proxy.reserved_ports;
+            let told = format!(
+                "{} {:?} {:?} {:?} {} {first}-{last}",
+                proxy.mode.name, proxy.scheduler, proxy.detector, proxy.node_port_addresses, proxy.masquerade_all
+            );
+            assert_eq!(told, expected, "{flags}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_configuration() {
+        let directory = std::env::temp_dir().join(format!("lb-args-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let file = directory.join("config.yaml");
+        let text = "kind: KubeProxyConfiguration\nmode: nftables\nclusterCIDR: 10.0.0.0/8\nextra: 1\n";
+        std::fs::write(&file, text).expect("a file");
+        let settings = |flags: &[&str]| {
+            let config = ["lb", "--config", file.to_str().expect("a path")];
+            All::try_parse_from(config.iter().chain(flags)).expect("flags").node.settings()
+        };
+        let proxy = settings(&[]).expect("fine").proxy(&[], &[]);
+        assert_eq!((proxy.mode, proxy.node_port_addresses), (Mode::NFTABLES, NodePortAddresses::Primary));
+        let proxy = settings(&["--mode", "iptables", "--cluster-cidr", "10.244.0.0/16"]).expect("fine").proxy(&[], &[]);
+        let sources = Detector::Sources(vec![prefix("10.244.0.0/16").expect("a block")]);
+        assert_eq!((proxy.mode, proxy.detector), (Mode::IPTABLES, sources));
+        let refused = settings(&["--strict"]).expect_err("an unknown field");
+        let Problems(problems) = refused.downcast_ref().expect("problems");
+        assert!(
+            problems[0]
+                .to_string()
+                .ends_with("config.yaml:4:8: unknown field extra; it is not read: correct or remove it")
+        );
+        std::fs::remove_dir_all(&directory).expect("removed");
+    }
 }

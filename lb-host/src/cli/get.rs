@@ -37,7 +37,7 @@ enum Kind {
     Services,
     #[value(aliases = ["endpoint", "ep"])]
     Endpoints,
-    #[value(aliases = ["endpointslice"])]
+    #[value(aliases = ["endpointslice", "eps"])]
     Endpointslices,
     #[value(aliases = ["node", "no"])]
     Nodes,
@@ -51,14 +51,7 @@ impl Get {
             Kind::Services => self.print(out, &manifests.services),
             Kind::Endpointslices => self.print(out, &manifests.slices),
             Kind::Nodes => self.print(out, &manifests.nodes),
-            Kind::Endpoints => {
-                let services = manifests
-                    .services
-                    .iter()
-                    .filter(|service| service.object.spec.as_ref().is_some_and(|spec| kind(spec) != "ExternalName"));
-                let all: Vec<_> = services.map(|service| endpoint_controller::endpoints(service, manifests)).collect();
-                self.print(out, &all)
-            }
+            Kind::Endpoints => self.print(out, &endpoint_controller::endpoints(manifests)),
         }
     }
 

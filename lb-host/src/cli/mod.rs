@@ -12,6 +12,7 @@ use crate::k8s::Problems;
 
 pub mod args;
 mod completions;
+mod explain;
 mod get;
 mod man;
 mod replay;
@@ -29,6 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Get(get::Get),
+    Explain(explain::Explain),
     Completions(completions::Completions),
     Man(man::Man),
     Replay(replay::Replay),
@@ -38,6 +40,7 @@ impl Command {
     fn run(self, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         match self {
             Self::Get(get) => get.run(out),
+            Self::Explain(explain) => explain.run(out),
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
             Self::Replay(replay) => replay.run(out),
@@ -56,7 +59,7 @@ pub enum Outcome {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    // `get` by itself would do: this is so that a closed pipe is an error like any other.
+    // Rust programs ignore SIGPIPE, so that a closed pipe is an error like any other: told apart below.
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let result = Cli::parse().command.run(&mut out).and_then(|outcome| Ok(out.flush().map(|()| outcome)?));
     match result {

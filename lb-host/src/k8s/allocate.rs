@@ -123,7 +123,7 @@ fn cluster_ips(service: &mut Placed<Service>, blocks: &mut [(Prefix, Pool)], see
         let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
         let Some((_, pool)) = blocks.iter_mut().find(|(block, _)| block.address().family() == family) else {
             let field = if dual { "spec.ipFamilyPolicy" } else { "spec.ipFamilies" };
-            let advice = format!("add a {name} block to --service-cluster-ip-range");
+            let advice = format!("add an {name} block to --service-cluster-ip-range");
             return Err(service.problem(
                 field,
                 format_args!("asks for {name}, which this cluster does not serve"),

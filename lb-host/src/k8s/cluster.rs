@@ -52,7 +52,7 @@ impl Cluster {
     /// All that is wrong with them.
     pub fn new(mut manifests: Manifests, taken: &Taken) -> Result<Self, Problems> {
         let mut warnings: Vec<_> = manifests.passed_over().into_iter().collect();
-        warnings.extend(manifests.unknown_fields.iter().map(Problem::to_string));
+        warnings.extend(manifests.unknown_fields().map(|problem| problem.to_string()));
         if let Taken::Applied(ranges) = taken {
             none(check(&manifests))?;
             manifests.services.iter_mut().for_each(|service| defaults::service(&mut service.object));

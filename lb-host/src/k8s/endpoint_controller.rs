@@ -334,24 +334,36 @@ fn mirrored_endpoints(subset: &EndpointSubset, family: Family) -> Vec<Endpoint> 
     ready.chain(not_ready).take(MIRRORED).filter(|(address, _)| of_family(&address.ip)).map(endpoint).collect()
 }
 
-/// The v1 Endpoints that Kubernetes would show for a Service: those given, else made of its slices
-/// (§18.4): in one subset an equal list of ports, terminating endpoints left out.
-pub fn endpoints(service: &Placed<Service>, manifests: &Manifests) -> Placed<Endpoints> {
-    if let Some(given) = manifests.endpoints.iter().find(|endpoints| endpoints.key() == service.key()) {
-        return given.clone();
+/// The v1 Endpoints that Kubernetes would show for the Services, but for ExternalNames: those given, else
+/// made of their slices.
+pub fn endpoints(manifests: &Manifests) -> Vec<Placed<Endpoints>> {
+    let given: BTreeMap<_, _> = manifests.endpoints.iter().map(|endpoints| (endpoints.key(), endpoints)).collect();
+    let mut slices: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for slice in &manifests.slices {
+        slices.entry(service_key(slice)).or_default().push(&slice.object);
     }
-    let key = service.key();
-    let own = manifests.slices.iter().filter(|slice| service_key(slice).as_deref() == Some(&key));
+    let external = |service: &Placed<Service>| service.object.spec.as_ref().is_some_and(|s| kind(s) == "ExternalName");
+    let services = manifests.services.iter().filter(|service| !external(service));
+    let made = services.map(|service| match given.get(&service.key()) {
+        Some(given) => (*given).clone(),
+        None => endpoints_of(service, slices.get(&Some(service.key())).map_or(&[], Vec::as_slice)),
+    });
+    made.collect()
+}
+
+/// The v1 Endpoints made of a Service's slices (§18.4): of its first family, in one subset an equal list of
+/// ports, terminating endpoints left out.
+fn endpoints_of(service: &Placed<Service>, slices: &[&EndpointSlice]) -> Placed<Endpoints> {
     let primary = families(service).first().copied().unwrap_or(Family::V4);
     let mut subsets: Vec<EndpointSubset> = Vec::new();
-    for slice in own.filter(|slice| slice.object.address_type == family_name(primary)) {
-        let ports: Vec<_> = slice.object.ports.iter().flatten().filter_map(endpoints_port).collect();
+    for slice in slices.iter().filter(|slice| slice.address_type == family_name(primary)) {
+        let ports: Vec<_> = slice.ports.iter().flatten().filter_map(endpoints_port).collect();
         let place = subsets.iter().position(|subset| subset.ports.as_ref() == Some(&ports));
         let place = place.unwrap_or_else(|| {
             subsets.push(EndpointSubset { ports: Some(ports), ..EndpointSubset::default() });
             subsets.len() - 1
         });
-        for endpoint in slice.object.endpoints.iter().flatten() {
+        for endpoint in slice.endpoints.iter().flatten() {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             let ready = conditions.ready.unwrap_or(true);
             let Some(ip) = endpoint.addresses.first().filter(|_| ready || conditions.terminating != Some(true)) else {

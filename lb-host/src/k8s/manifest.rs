@@ -78,6 +78,10 @@ impl<T: Object> Placed<T> {
     }
 }
 
+/// The first of each field that the API does not know, and how many more there are of it: by kind and by
+/// field, whatever its place in lists.
+type UnknownFields = BTreeMap<(&'static str, String), (Problem, usize)>;
+
 /// All objects that were read, each kind in the order of reading.
 #[derive(Clone, Debug, Default)]
 pub struct Manifests {
@@ -97,8 +101,7 @@ pub struct Manifests {
     pub service_cidrs: Vec<Placed<ServiceCIDR>>,
     /// Well-known kinds that service routing has no use for, and how many objects of each were met.
     pub passed_over: BTreeMap<String, usize>,
-    /// Fields that the API does not know.
-    pub unknown_fields: Vec<Problem>,
+    unknown: UnknownFields,
     seen: BTreeMap<(&'static str, String), Place>,
 }
 
@@ -172,7 +175,7 @@ impl Manifests {
             }
             Verdict::Read => {}
         }
-        let (seen, unknown) = (&mut self.seen, &mut self.unknown_fields);
+        let (seen, unknown) = (&mut self.seen, &mut self.unknown);
         let added = match kind.as_str() {
             "Service" => push(&mut self.services, document, seen, unknown),
             "EndpointSlice" => push(&mut self.slices, document, seen, unknown),
@@ -191,6 +194,14 @@ impl Manifests {
         specs.flat_map(|spec| spec.cidrs.iter().flatten()).filter_map(|block| lenient_prefix(block)).collect()
     }
 
+    /// The fields that the API does not know, once each.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = Problem> {
+        self.unknown.iter().map(|((kind, _), (first, more))| {
+            let more = if *more == 0 { String::new() } else { format!(" (and {more} more)") };
+            Problem { message: format!("{kind}: {}{more}", first.message), ..first.clone() }
+        })
+    }
+
     /// What was passed over, as one line; `None` if nothing was.
     pub fn passed_over(&self) -> Option<String> {
         let kinds: Vec<_> = self.passed_over.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
@@ -204,7 +215,7 @@ fn push<T: Object + DeserializeOwned>(
     objects: &mut Vec<Placed<T>>,
     document: Document,
     seen: &mut BTreeMap<(&'static str, String), Place>,
-    unknown: &mut Vec<Problem>,
+    unknown: &mut UnknownFields,
 ) -> Result<(), Problem> {
     let mut reading = document.read::<T>().map_err(|mut problem| {
         problem.message.insert_str(0, &format!("{}: ", T::KIND));
@@ -227,7 +238,13 @@ fn push<T: Object + DeserializeOwned>(
         }
         Entry::Vacant(entry) => entry.insert(place),
     };
-    unknown.extend(reading.unknown.into_iter().map(Problem::from));
+    for field in reading.unknown {
+        let anywhere = field.field.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
+        match unknown.entry((T::KIND, anywhere)) {
+            Entry::Occupied(mut entry) => entry.get_mut().1 += 1,
+            Entry::Vacant(entry) => drop(entry.insert((field.into(), 0))),
+        }
+    }
     objects.push(placed);
     Ok(())
 }
