@@ -20,9 +20,9 @@ pub(crate) enum Reached {
     ByExternalIp,
 }
 
-/// Rules for a service of two endpoints behind each frontend; the endpoints listen on the port plus 1000.
-pub(crate) fn rules(frontends: &BTreeSet<Frontend>, reached: Reached) -> RuleTable<Vec<u8>> {
-    let mut control = Control::new(Node {
+/// The node that everything goes through.
+pub(crate) fn node() -> Node {
+    Node {
         name: "node".into(),
         zone: None,
         addresses: vec![v4([192, 0, 2, 1]), v6(1)],
@@ -39,34 +39,51 @@ pub(crate) fn rules(frontends: &BTreeSet<Frontend>, reached: Reached) -> RuleTab
             masquerade: vec![],
             key: [0; 16],
         },
-    });
+    }
+}
+
+/// A service that is reached at this address, so far without endpoints.
+pub(crate) fn service(address: Address, ports: &[(Protocol, u16)], reached: Reached) -> Service {
+    let (cluster_ips, external_ips) = match reached {
+        Reached::ByClusterIp => (vec![address], vec![]),
+        Reached::ByExternalIp if address.is_v4() => (vec![v4([10, 96, 255, 254])], vec![address]),
+        Reached::ByExternalIp => (vec![v6(0xffff)], vec![address]),
+    };
+    Service {
+        name: name(address),
+        cluster_ips,
+        external_ips,
+        load_balancer_ips: vec![],
+        source_ranges: vec![],
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        health_check_port: None,
+        ports: ports
+            .iter()
+            .map(|&(protocol, port)| ServicePort { name: label(protocol, port), protocol, port, node_port: None })
+            .collect(),
+    }
+}
+
+fn name(address: Address) -> Arc<str> {
+    format!("test/{address}").into()
+}
+
+fn label(protocol: Protocol, port: u16) -> Arc<str> {
+    format!("{protocol}-{port}").into()
+}
+
+/// Rules for a service of two endpoints behind each frontend; the endpoints listen on the port plus 1000.
+pub(crate) fn rules(frontends: &BTreeSet<Frontend>, reached: Reached) -> RuleTable<Vec<u8>> {
+    let mut control = Control::new(node());
     let mut of_address: BTreeMap<Address, Vec<(Protocol, u16)>> = BTreeMap::new();
     for (address, protocol, port) in frontends {
         of_address.entry(*address).or_default().push((*protocol, *port));
     }
     for (address, ports) in of_address {
-        let name: Arc<str> = format!("test/{address}").into();
-        let label = |protocol: Protocol, port: u16| -> Arc<str> { format!("{protocol}-{port}").into() };
-        let (cluster_ips, external_ips) = match reached {
-            Reached::ByClusterIp => (vec![address], vec![]),
-            Reached::ByExternalIp if address.is_v4() => (vec![v4([10, 96, 255, 254])], vec![address]),
-            Reached::ByExternalIp => (vec![v6(0xffff)], vec![address]),
-        };
-        control.put_service(Service {
-            name: name.clone(),
-            cluster_ips,
-            external_ips,
-            load_balancer_ips: vec![],
-            source_ranges: vec![],
-            internal_policy: TrafficPolicy::Cluster,
-            external_policy: TrafficPolicy::Cluster,
-            affinity: None,
-            health_check_port: None,
-            ports: ports
-                .iter()
-                .map(|&(protocol, port)| ServicePort { name: label(protocol, port), protocol, port, node_port: None })
-                .collect(),
-        });
+        let name = name(address);
+        control.put_service(service(address, &ports, reached));
         let backends = match address.is_v4() {
             true => [v4([198, 18, 0, 1]), v4([198, 18, 255, 2])],
             false => [v6(0xb1), v6(0xffb2)],
