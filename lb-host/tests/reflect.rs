@@ -18,7 +18,7 @@ use world::{Frontend, Reached, replay, rules, v4, v6};
 fn frontends(capture: &[u8]) -> BTreeSet<Frontend> {
     let mut reader = Reader::new(capture).unwrap();
     let mut seen: BTreeSet<Tuple> = BTreeSet::new();
-    while let Some(record) = reader.next().unwrap() {
+    while let Some(record) = reader.next_record().unwrap() {
         let Some((strip, link)) = engine_part(record.link_type, record.data) else { continue };
         let Ok(Some(headers)) = wire::parse(&record.data[strip..], link) else { continue };
         let tuple = headers.tuple;
@@ -33,12 +33,12 @@ fn frontends(capture: &[u8]) -> BTreeSet<Frontend> {
 
 /// Captures in which one side serves, and how many packets tshark counts from it (`-Y` of the filter).
 const REPLIES: &[(&str, u64)] = &[
-    ("suricata-verify__decode-sll2-01__input.pcap", 2),               // tcp.srcport == 80
+    ("suricata-verify__decode-sll2-01__input.pcap", 2), // tcp.srcport == 80
     ("suricata-verify__file-match-crossed__http-multipart-post.pcap", 22), // tcp.srcport == 80
-    ("zeek__communityid__sctp.pcap", 37),                             // sctp.srcport == 80
-    ("zeek__http__concurrent-range-requests.pcap", 26),               // tcp.srcport == 80
-    ("zeek__ldap__ldap-max-recursion.pcap", 100),                     // tcp.srcport == 389
-    ("zeek__tcp__retransmit-fast009.pcap", 22),                       // tcp.srcport == 80
+    ("zeek__communityid__sctp.pcap", 37),               // sctp.srcport == 80
+    ("zeek__http__concurrent-range-requests.pcap", 26), // tcp.srcport == 80
+    ("zeek__ldap__ldap-max-recursion.pcap", 100),       // tcp.srcport == 389
+    ("zeek__tcp__retransmit-fast009.pcap", 22),         // tcp.srcport == 80
 ];
 
 #[test]
@@ -65,8 +65,11 @@ fn checksums(capture: &[u8], filter: &str) -> BTreeMap<u64, String> {
     file.write_all(capture).unwrap();
     let protocols = ["ip", "tcp", "udp", "sctp", "icmp", "icmpv6"];
     let statuses: Vec<String> = protocols.iter().map(|name| format!("{name}.checksum.status")).collect();
-    let mut arguments = vec!["-r", file.path().to_str().unwrap(), "-T", "fields", "-e", "frame.number", "-e", "frame.comment"];
-    for preference in ["ip.check_checksum:TRUE", "tcp.check_checksum:TRUE", "udp.check_checksum:TRUE", "sctp.checksum:TRUE"] {
+    let mut arguments =
+        vec!["-r", file.path().to_str().unwrap(), "-T", "fields", "-e", "frame.number", "-e", "frame.comment"];
+    for preference in
+        ["ip.check_checksum:TRUE", "tcp.check_checksum:TRUE", "udp.check_checksum:TRUE", "sctp.checksum:TRUE"]
+    {
         arguments.extend(["-o", preference]);
     }
     // Whether tshark looks inside a tunnel hangs on its port.
@@ -120,7 +123,13 @@ fn ethernet(kind: [u8; 2], packet: &[u8]) -> Vec<u8> {
 }
 
 /// An IPv4 packet in a frame, made by etherparse; `change` has the last word on the header before its checksum is made.
-fn ip4(source: [u8; 4], destination: [u8; 4], protocol: IpNumber, payload: &[u8], change: impl Fn(&mut Ipv4Header)) -> Vec<u8> {
+fn ip4(
+    source: [u8; 4],
+    destination: [u8; 4],
+    protocol: IpNumber,
+    payload: &[u8],
+    change: impl Fn(&mut Ipv4Header),
+) -> Vec<u8> {
     let mut header = Ipv4Header::new(payload.len() as u16, 64, protocol, source, destination).unwrap();
     change(&mut header);
     header.header_checksum = header.calc_header_checksum();
@@ -176,8 +185,11 @@ fn sctp(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
     message
 }
 
-/// A capture of these frames, a millisecond apart; a frame's second number is how long it was on the wire, if longer.
-fn capture(frames: &[(Vec<u8>, usize)]) -> Vec<u8> {
+/// Frames, each with how long it was on the wire, if longer.
+type Frames = Vec<(Vec<u8>, usize)>;
+
+/// A capture of these frames, a millisecond apart.
+fn capture(frames: &Frames) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new()).unwrap();
     for (number, (data, length)) in frames.iter().enumerate() {
         let time = Some(1_700_000_000_000_000_000 + number as u64 * 1_000_000);
@@ -187,7 +199,7 @@ fn capture(frames: &[(Vec<u8>, usize)]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-fn whole(frames: Vec<Vec<u8>>) -> Vec<(Vec<u8>, usize)> {
+fn whole(frames: Vec<Vec<u8>>) -> Frames {
     frames.into_iter().map(|frame| (frame, 0)).collect()
 }
 
@@ -252,7 +264,7 @@ fn fragments6() -> Vec<Vec<u8>> {
     let parts = datagram.chunks(24).enumerate();
     parts
         .map(|(number, part)| {
-            let offset = (number as u16 * 24 | u16::from(number + 1 < count)).to_be_bytes();
+            let offset = ((number as u16 * 24) | u16::from(number + 1 < count)).to_be_bytes();
             let header = [17, 0, offset[0], offset[1], 0xde, 0xad, 0xbe, 0xef];
             ip6(vip, client, IpNumber(44), &[&header[..], part].concat())
         })
@@ -260,7 +272,7 @@ fn fragments6() -> Vec<Vec<u8>> {
 }
 
 /// What no capture at hand shows, a line or a few a case: the packets, and how many of them are replies.
-fn cases() -> Vec<(&'static str, Vec<(Vec<u8>, usize)>, u64)> {
+fn cases() -> Vec<(&'static str, Frames, u64)> {
     let (client6, vip6) = (octets(0xc), octets(0x80));
     let udp_reply = || ip4(VIP, CLIENT, IpNumber::UDP, &reply_udp(b"answer"), |_| ());
     let tcp_reply = || ip4(VIP, CLIENT, IpNumber::TCP, &reply_tcp(b"200 OK"), |_| ());
@@ -276,7 +288,8 @@ fn cases() -> Vec<(&'static str, Vec<(Vec<u8>, usize)>, u64)> {
         header.options = etherparse::Ipv4Options::try_from(&[7, 7, 4, 0, 0, 0, 0, 1][..]).unwrap();
         header.total_len = header.header_len() as u16 + 14;
     });
-    let hop_by_hop = [&[17, 0, 5, 2, 0, 0, 1, 0][..], &transport(&vip6, &client6, IpNumber::UDP, udp(53, 5353, b"answer"))].concat();
+    let hop_by_hop =
+        [&[17, 0, 5, 2, 0, 0, 1, 0][..], &transport(&vip6, &client6, IpNumber::UDP, udp(53, 5353, b"answer"))].concat();
     let error6 = |quote: &[u8]| {
         let message = [&[1, 4, 0, 0, 0, 0, 0, 0][..], quote].concat();
         ip6(vip6, client6, IpNumber::IPV6_ICMP, &transport(&vip6, &client6, IpNumber::IPV6_ICMP, message))

@@ -50,6 +50,7 @@ fn fragment(identification: u16) -> Vec<u8> {
 fn fragment_at(identification: u16, eighths: u16) -> Vec<u8> {
     let mut header = etherparse::Ipv4Header::new(8, 64, etherparse::IpNumber::UDP, CLIENT, VIP).unwrap();
     header.identification = identification;
+    header.more_fragments = eighths < 3;
     header.fragment_offset = etherparse::IpFragOffset::try_new(eighths).unwrap();
     header.header_checksum = header.calc_header_checksum();
     [&header.to_bytes()[..], &[9; 8]].concat()
@@ -112,7 +113,7 @@ fn an_output_tells_what_became_of_each_packet() {
     let comments = sides_and_comments(&output);
     let expected = [
         "ingress: ",
-        "egress: forward: udp 203.0.113.7:5353 -> 198.51.100.80:53 => udp 203.0.113.7:5353 -> 198.18.",
+        "egress: forward (DNAT): udp 203.0.113.7:5353 -> 198.51.100.80:53 => udp 203.0.113.7:5353 -> 198.18.",
         "ingress: ",
         "egress: pass",
         "ingress: truncated: The bytes at hand end before the headers do.",
@@ -194,7 +195,11 @@ fn flows_are_logged_when_they_begin_and_end() {
     // An unanswered UDP flow lives 30 s (Linux: nf_conntrack_udp_timeout). The capture's clock steps back once.
     let lines = log(&capture([at(0), at(10), at(5), at(100)]));
     let fields: Vec<_> = lines.iter().map(|line| (&line["event"], &line["time"], &line["frame"])).collect();
-    let expected = serde_json::json!([["new", "1700000000.000000000", 1], ["end", "1700000040.000000000", null], ["new", "1700000100.000000000", 4]]);
+    let expected = serde_json::json!([
+        ["new", "1700000000.000000000", 1],
+        ["end", "1700000040.000000000", null],
+        ["new", "1700000100.000000000", 4]
+    ]);
     // The second begins at its packet, the first's end is noticed then or later.
     let mut sorted: Vec<_> = fields.iter().map(|field| serde_json::json!(field)).collect();
     sorted.sort_by_key(|line| line[1].as_str().map(str::to_owned));
@@ -281,7 +286,11 @@ fn listing(directory: &Path) -> Vec<String> {
 #[test]
 fn the_summary_is_one_object() {
     let (directory, input) = directory();
-    let output = lb(directory.path(), &["in.pcapng", "--reflect", "--summary", "json", "-o", "out.pcapng", "--log", "flows.jsonl"], &[]);
+    let output = lb(
+        directory.path(),
+        &["in.pcapng", "--reflect", "--summary", "json", "-o", "out.pcapng", "--log", "flows.jsonl"],
+        &[],
+    );
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
     let mut summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(summary.as_object_mut().unwrap().remove("elapsed_s").unwrap().is_f64());
@@ -359,7 +368,7 @@ fn a_damaged_capture_is_replayed_or_refused() {
             let mut damaged = input.clone();
             damaged[at] = byte;
             let Ok(mut reader) = Reader::new(&*damaged) else { continue };
-            while let Ok(Some(_)) = reader.next() {}
+            while let Ok(Some(_)) = reader.next_record() {}
             let sizes = Sizes { v4_flows: 16, v6_flows: 16, services: 16, affinity: 0, fragments: 16 };
             let mut memory = vec![Block::ZERO; blocks(sizes)];
             let rules = rules(&services(), Reached::ByClusterIp);

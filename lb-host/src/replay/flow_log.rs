@@ -41,7 +41,7 @@ impl<'a> FlowLog<'a> {
 
     /// A packet of this flow was forwarded.
     pub(super) fn packet(&mut self, frame: u64, clock: &Clock, id: FlowId, flow: &Flow) -> io::Result<()> {
-        if let Some((before, was)) = self.live.insert(flow.original, (id, flow.clone())) {
+        if let Some((before, was)) = self.live.insert(flow.original, (id, *flow)) {
             if before == id && was.reply == flow.reply {
                 return Ok(());
             }

@@ -25,6 +25,7 @@ use flow_log::FlowLog;
 use outline::{DatagramName, Ends};
 use reflect::{Reflection, Reflector, Seen};
 
+use story::Stories;
 pub use story::{Event, tell};
 pub use summary::Summary;
 
@@ -32,7 +33,8 @@ pub use summary::Summary;
 pub struct Options<'a> {
     /// Whether replies that come from a Vip are replaced by what the backend sent.
     pub reflect: bool,
-    /// Writes the comment of a packet; [`tell`] is the plain one.
+    /// Writes the comment of a packet; [`tell`] is the plain one. It is asked once for each direction of a flow, as long
+    /// as the flow's tuples stay.
     pub narrator: &'a dyn Fn(&Event<'_>, &mut String),
     /// Where a line of JSON goes for every flow that begins or ends.
     pub log: Option<&'a mut dyn Write>,
@@ -87,7 +89,7 @@ pub fn run<M: AsRef<[u8]>>(
     let mut replay = Replay {
         writer: Writer::new(output).map_err(Error::Write)?,
         reflector: options.reflect.then(Reflector::new),
-        narrator: options.narrator,
+        stories: Stories::new(options.narrator),
         log: options.log.map(FlowLog::new),
         clock: Clock::default(),
         settled: [0; Verdict::CODES],
@@ -100,7 +102,7 @@ pub fn run<M: AsRef<[u8]>>(
         balancer,
     };
     let end = loop {
-        match reader.next() {
+        match reader.next_record() {
             Ok(Some(record)) => replay.captured(&record)?,
             Ok(None) => break Ok(()),
             Err(source) => break Err(Error::Read { frames: replay.summary.packets, source }),
@@ -134,7 +136,7 @@ struct Replay<'a, 'o, 'm, M, W: Write> {
     balancer: &'a mut Balancer<'m, M>,
     writer: Writer<W>,
     reflector: Option<Reflector>,
-    narrator: &'o dyn Fn(&Event<'_>, &mut String),
+    stories: Stories<'o>,
     log: Option<FlowLog<'o>>,
     clock: Clock,
     /// Packets by the code of the verdict that was their last.
@@ -172,7 +174,8 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
 
     /// Submits a captured packet, or the reply it stands for.
     fn reflect(&mut self, frame: Frame, captured: &[u8]) -> Result<(), Error> {
-        let (Some(reflector), Some((strip, link))) = (&mut self.reflector, engine_part(frame.link_type, captured)) else {
+        let (Some(reflector), Some((strip, link))) = (&mut self.reflector, engine_part(frame.link_type, captured))
+        else {
             return self.submit(frame, captured, None);
         };
         let (head, packet) = captured.split_at(strip);
@@ -222,7 +225,8 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
             Some((strip, link)) => (strip, Some(link)),
             None => (0, None),
         };
-        let mut packet = Packet::new(&mut self.work[strip..], Meta { link: link.unwrap_or_default(), ..Meta::default() });
+        let mut packet =
+            Packet::new(&mut self.work[strip..], Meta { link: link.unwrap_or_default(), ..Meta::default() });
         let verdict = match link {
             Some(_) => self.balancer.process(now, &mut packet),
             None => Verdict::Pass,
@@ -243,7 +247,7 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
 
         let event = Event { verdict, flow: flow.as_ref(), packet: &bytes[strip..], link };
         let leaves = matches!(verdict, Verdict::Pass | Verdict::Accept | Verdict::Forward { .. });
-        let Self { writer, comment, narrator, .. } = self;
+        let Self { writer, comment, stories, .. } = self;
         if is_new {
             comment.clear();
             if captured.is_some() {
@@ -252,21 +256,19 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
             }
             if !leaves {
                 comment.push_str(if comment.is_empty() { "" } else { "\n" });
-                narrator(&event, comment);
+                comment.push_str(stories.of(&event));
             }
             writer.write(Side::Ingress, &frame.record(bytes), comment).map_err(Error::Write)?;
         }
         if leaves {
-            comment.clear();
-            narrator(&event, comment);
-            writer.write(Side::Egress, &frame.record(&self.work), comment).map_err(Error::Write)?;
+            writer.write(Side::Egress, &frame.record(&self.work), stories.of(&event)).map_err(Error::Write)?;
         }
         if let Some(length) = answered {
             comment.clear();
             comment.push_str("answer to frame ");
             comment.push_str(&frame.number.to_string());
             comment.push('\n');
-            narrator(&event, comment);
+            comment.push_str(stories.of(&event));
             let reply = &self.reply[..strip + length];
             let record = Record { original_length: reply.len() as u32, ..frame.record(reply) };
             writer.write(Side::Egress, &record, comment).map_err(Error::Write)?;

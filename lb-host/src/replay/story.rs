@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lb_core::{Direction, DropReason, Flow, Link, RejectReason, Verdict};
+use lb_core::{Direction, DropReason, Flow, FlowId, Link, RejectReason, Tuple, Verdict};
 
 /// A packet and what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +28,56 @@ pub fn tell(event: &Event<'_>, out: &mut String) {
                 Direction::Original => (flow.original, flow.reply.reversed()),
                 Direction::Reply => (flow.reply, flow.original.reversed()),
             };
-            write!(out, ": {before} => {after}")
+            let undone = if direction == Direction::Reply { " undone" } else { "" };
+            let snat = if flow.masqueraded { "+SNAT" } else { "" };
+            write!(out, " (DNAT{snat}{undone}): {before} => {after}")
         }
         (Verdict::Drop(_), _) => write!(out, ": {}", DropReason::from_code(code).map_or("", DropReason::explanation)),
-        (Verdict::Reject(_), _) => write!(out, ": {}", RejectReason::from_code(code).map_or("", RejectReason::explanation)),
+        (Verdict::Reject(_), _) => {
+            write!(out, ": {}", RejectReason::from_code(code).map_or("", RejectReason::explanation))
+        }
         _ => Ok(()),
     };
+}
+
+/// Stories of forwarded packets, which are the same for all packets of a flow in one direction: told once, and again when
+/// another flow took the place.
+pub(super) struct Stories<'o> {
+    narrator: &'o dyn Fn(&Event<'_>, &mut String),
+    told: Vec<Told>,
+    other: String,
+}
+
+#[derive(Clone, Default)]
+struct Told {
+    /// Flow, direction, tuples and slot: all that a story may hang on.
+    about: Option<(FlowId, Direction, Tuple, Tuple, u32)>,
+    story: String,
+}
+
+/// Flows and directions whose stories are kept; a power of two.
+const STORIES: usize = 1 << 13;
+
+impl<'o> Stories<'o> {
+    pub(super) fn new(narrator: &'o dyn Fn(&Event<'_>, &mut String)) -> Self {
+        Self { narrator, told: vec![Told::default(); STORIES], other: String::new() }
+    }
+
+    /// The story of a packet.
+    pub(super) fn of(&mut self, event: &Event<'_>) -> &str {
+        let (Verdict::Forward { flow: id, direction }, Some(flow)) = (event.verdict, event.flow) else {
+            self.other.clear();
+            (self.narrator)(event, &mut self.other);
+            return &self.other;
+        };
+        let about = Some((id, direction, flow.original, flow.reply, flow.slot));
+        let place = (id.as_u32() as usize * 2 + usize::from(direction == Direction::Reply)) % STORIES;
+        let told = &mut self.told[place];
+        if told.about != about {
+            told.about = about;
+            told.story.clear();
+            (self.narrator)(event, &mut told.story);
+        }
+        &told.story
+    }
 }

@@ -137,4 +137,3 @@ pub(crate) fn replay(capture: &[u8], rules: RuleTable<Vec<u8>>, reflect: bool) -
     assert_eq!(told, summary.packets, "every packet is counted once");
     (summary, output)
 }
-

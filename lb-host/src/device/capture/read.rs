@@ -62,14 +62,19 @@ impl<'r> Reader<'r> {
             }
             [a, b, c, d, ..] => return Err(ReadError::Unknown { magic: [a, b, c, d] }),
             ref short => {
-                return Err(ReadError::Truncated { offset: 0, what: "the file's magic number", have: short.len(), need: 4 });
+                return Err(ReadError::Truncated {
+                    offset: 0,
+                    what: "the file's magic number",
+                    have: short.len(),
+                    need: 4,
+                });
             }
         };
         Ok(Self { stream, format, handed_out: 0 })
     }
 
     /// The next packet; `None` at the capture's end, and after an error.
-    pub fn next(&mut self) -> Result<Option<Record<'_>>, ReadError> {
+    pub fn next_record(&mut self) -> Result<Option<Record<'_>>, ReadError> {
         self.stream.consume(std::mem::take(&mut self.handed_out));
         match self.find() {
             Ok(None) => Ok(None),
@@ -91,7 +96,9 @@ impl<'r> Reader<'r> {
     fn find(&mut self) -> Result<Option<Found>, ReadError> {
         loop {
             let item = match &mut self.format {
-                Format::Pcap(pcap) => self.stream.item("a record", |bytes| pcap.record(bytes))?.map(|(n, found)| (n, Some(found))),
+                Format::Pcap(pcap) => {
+                    self.stream.item("a record", |bytes| pcap.record(bytes))?.map(|(n, found)| (n, Some(found)))
+                }
                 Format::Pcapng(section) => self.stream.item("a block", |bytes| section.block(bytes))?,
                 Format::Over => None,
             };
