@@ -92,7 +92,9 @@ fn tshark_reads_the_same() {
 #[test]
 fn every_kind_of_pcap_is_read() {
     for endianness in [Endianness::Big, Endianness::Little] {
-        for (ts_resolution, nanoseconds) in [(PcapTsResolution::MicroSecond, 123_456_000), (PcapTsResolution::NanoSecond, 123_456_789)] {
+        for (ts_resolution, nanoseconds) in
+            [(PcapTsResolution::MicroSecond, 123_456_000), (PcapTsResolution::NanoSecond, 123_456_789)]
+        {
             for link_type in [0, 1, 101, 113, 276] {
                 let datalink = u32::from(link_type).into();
                 let header = PcapHeader { endianness, ts_resolution, datalink, ..Default::default() };
@@ -129,16 +131,26 @@ fn pcapng_of_everything() -> (Vec<u8>, Vec<Packet>) {
         writer.write_pcapng_block(InterfaceDescriptionBlock::new(DataLink::from(276), 0)).unwrap();
         let mut unknown = Block::Unknown(pcap_file::pcapng::blocks::unknown::UnknownBlock::new(0x4242, 20, &[7; 8]));
         writer.write_block(&unknown).unwrap();
-        for (number, interface_id, link_type, time) in [(1, 0, 1, Duration::new(17, 123_456_789)), (2, 1, 276, Duration::new(18, 4000))] {
+        for (number, interface_id, link_type, time) in
+            [(1, 0, 1, Duration::new(17, 123_456_789)), (2, 1, 276, Duration::new(18, 4000))]
+        {
             let data = bytes(number, 40 + usize::from(number));
             let comment = EnhancedPacketOption::Common(CommonOption::Comment("from before".into()));
             let (timestamp, original_len) = (time, 2000);
             let options = vec![comment];
-            let enhanced = EnhancedPacketBlock { interface_id, timestamp, original_len, data: Cow::Borrowed(&data), options };
+            let enhanced =
+                EnhancedPacketBlock { interface_id, timestamp, original_len, data: Cow::Borrowed(&data), options };
             writer.write_pcapng_block(enhanced).unwrap();
             expected.push((Some(time.as_nanos() as u64), link_type, 2000, data.clone()));
             let interface_id = interface_id as u16;
-            let obsolete = PacketBlock { interface_id, drop_count: 9, timestamp, original_len, data: Cow::Borrowed(&data), options: vec![] };
+            let obsolete = PacketBlock {
+                interface_id,
+                drop_count: 9,
+                timestamp,
+                original_len,
+                data: Cow::Borrowed(&data),
+                options: vec![],
+            };
             writer.write_pcapng_block(obsolete).unwrap();
             expected.push((Some(time.as_nanos() as u64), link_type, 2000, data));
         }
@@ -223,16 +235,46 @@ fn damage_is_reported_with_its_offset() {
         ("text", b"apiVersion: v1\n".to_vec(), 0, "offset 0: not a capture".into()),
         ("half a header", pcap[..20].to_vec(), 0, "offset 0: the capture ends inside the file header".into()),
         ("pcap of version 3", with(&pcap, 4, &[3, 0]), 0, "offset 0: pcap of version 3".into()),
-        ("half a record header", pcap[..24 + 116 + 9].to_vec(), 1, "offset 140: the capture ends inside a record".into()),
-        ("half a record", pcap[..pcap.len() - 1].to_vec(), 1, "offset 140: the capture ends inside a record that begins here, 115 bytes of at least 116".into()),
+        (
+            "half a record header",
+            pcap[..24 + 116 + 9].to_vec(),
+            1,
+            "offset 140: the capture ends inside a record".into(),
+        ),
+        (
+            "half a record",
+            pcap[..pcap.len() - 1].to_vec(),
+            1,
+            "offset 140: the capture ends inside a record that begins here, 115 bytes of at least 116".into(),
+        ),
         ("absurd length", with(&pcap, 140 + 8, &[0, 0, 0, 0x7f]), 1, "offset 140: a record of 2130706448 bytes".into()),
         ("no byte-order magic", with(&pcapng, 8, &[0; 4]), 0, "offset 0: a section header without".into()),
         ("pcapng 2.0", with(&pcapng, 12, &[0, 2]), 0, "offset 0: pcapng of version 2.0".into()),
-        ("unknown interface", with(&pcapng, first_packet + 8, &[0, 0, 0, 9]), 0, in_ng(first_packet) + "a packet of interface 9"),
-        ("packet past its block", with(&pcapng, first_packet + 20, &[0, 0, 1, 0]), 0, in_ng(first_packet) + "a packet of 256 bytes"),
-        ("tail of a block", with(&pcapng, pcapng.len() - 4, &[1, 1, 1, 1]), 13, "bytes by its head and 16843009 by its tail".into()),
+        (
+            "unknown interface",
+            with(&pcapng, first_packet + 8, &[0, 0, 0, 9]),
+            0,
+            in_ng(first_packet) + "a packet of interface 9",
+        ),
+        (
+            "packet past its block",
+            with(&pcapng, first_packet + 20, &[0, 0, 1, 0]),
+            0,
+            in_ng(first_packet) + "a packet of 256 bytes",
+        ),
+        (
+            "tail of a block",
+            with(&pcapng, pcapng.len() - 4, &[1, 1, 1, 1]),
+            13,
+            "bytes by its head and 16843009 by its tail".into(),
+        ),
         ("odd block length", with(&pcapng, first_packet + 7, &[33]), 0, in_ng(first_packet) + "a block of 33 bytes"),
-        ("tiny block length", with(&pcapng, first_packet + 4, &[0, 0, 0, 8]), 0, in_ng(first_packet) + "a block of 8 bytes"),
+        (
+            "tiny block length",
+            with(&pcapng, first_packet + 4, &[0, 0, 0, 8]),
+            0,
+            in_ng(first_packet) + "a block of 8 bytes",
+        ),
         ("half a block", pcapng[..pcapng.len() - 8].to_vec(), 13, "the capture ends inside a block".into()),
         ("gzip of nothing much", vec![0x1f, 0x8b, 8, 0, 0, 0], 0, "offset 0: ".into()),
         ("zstd of nothing much", vec![0x28, 0xb5, 0x2f, 0xfd, 0x77], 0, "offset 0: ".into()),
@@ -278,8 +320,10 @@ fn written() -> Vec<u8> {
 fn what_is_written_is_read_back() {
     let file = written();
     let ours = packets(&*file).unwrap();
-    let expected: Vec<Packet> =
-        story().into_iter().map(|(_, time, link_type, original, data, _)| (Some(time), link_type, original, data)).collect();
+    let expected: Vec<Packet> = story()
+        .into_iter()
+        .map(|(_, time, link_type, original, data, _)| (Some(time), link_type, original, data))
+        .collect();
     assert_eq!(ours, expected);
 
     let mut theirs = PcapNgReader::new(&*file).unwrap();
@@ -294,7 +338,8 @@ fn what_is_written_is_read_back() {
         assert_eq!(packet.timestamp, Duration::from_nanos(time));
         assert_eq!((packet.original_len, &*packet.data), (original, &*data));
         let comments: Vec<_> = packet.options;
-        let expected = (!comment.is_empty()).then(|| EnhancedPacketOption::Common(CommonOption::Comment(comment.into())));
+        let expected =
+            (!comment.is_empty()).then(|| EnhancedPacketOption::Common(CommonOption::Comment(comment.into())));
         assert_eq!(comments, Vec::from_iter(expected));
     }
     assert!(story.next().is_none());

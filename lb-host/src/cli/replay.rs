@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use lb_core::control::Control;
 use lb_core::{Balancer, Block, Config, RuleTable, Sizes, blocks};
 
 use super::Outcome;
@@ -14,6 +13,7 @@ use super::args::{NodeArgs, ObjectArgs};
 use crate::clock;
 use crate::device::capture::Output;
 use crate::replay::{self, Options, Summary, golden};
+use crate::rules;
 
 /// Run a capture through the data plane, at the capture's own clock
 ///
@@ -72,13 +72,8 @@ impl Replay {
         let started = clock::now();
         let rules = self.rules()?;
         let services = rules.segments().map(|(slot, _)| slot + 1).max().unwrap_or(0);
-        let sizes = Sizes {
-            v4_flows: self.flows,
-            v6_flows: self.flows,
-            services,
-            affinity: REMEMBERED,
-            fragments: REMEMBERED,
-        };
+        let sizes =
+            Sizes { v4_flows: self.flows, v6_flows: self.flows, services, affinity: REMEMBERED, fragments: REMEMBERED };
         let config = Config::new(self.node.key.unwrap_or_default(), self.node.ranges.seed);
         let mut memory = vec![Block::ZERO; blocks(sizes)];
         let mut balancer = Balancer::new(config, sizes, &mut memory, rules)?;
@@ -129,10 +124,7 @@ impl Replay {
             return RuleTable::load(image).with_context(|| path.display().to_string());
         }
         let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
-        let mut control = Control::new(node);
-        cluster.services.into_iter().for_each(|service| control.put_service(service));
-        cluster.slices.into_iter().for_each(|slice| control.put_slice(slice));
-        Ok(RuleTable::load(control.image()?)?)
+        Ok(RuleTable::load(rules::control(&cluster.services, &cluster.slices, node).image()?)?)
     }
 
     fn print(&self, summary: &Summary, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -38,7 +38,9 @@ pub fn engine_part(link_type: u16, data: &[u8]) -> Option<(usize, Link)> {
         (NULL | LOOP, [0, 0, 0, family, ..] | [family, 0, 0, 0, ..]) if matches!(family, 2 | 10 | 24 | 28 | 30) => {
             Some((4, Link::Ip))
         }
-        (LINUX_SLL, [_, _, _, _, _, _, _, _, _, _, _, _, _, _, a, b, ..]) if IP.contains(&[*a, *b]) => Some((16, Link::Ip)),
+        (LINUX_SLL, [_, _, _, _, _, _, _, _, _, _, _, _, _, _, a, b, ..]) if IP.contains(&[*a, *b]) => {
+            Some((16, Link::Ip))
+        }
         (LINUX_SLL2, [a, b, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, ..]) if IP.contains(&[*a, *b]) => {
             Some((20, Link::Ip))
         }

@@ -172,7 +172,8 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
 
     /// Submits a captured packet, or the reply it stands for.
     fn reflect(&mut self, frame: Frame, captured: &[u8]) -> Result<(), Error> {
-        let (Some(reflector), Some((strip, link))) = (&mut self.reflector, engine_part(frame.link_type, captured)) else {
+        let (Some(reflector), Some((strip, link))) = (&mut self.reflector, engine_part(frame.link_type, captured))
+        else {
             return self.submit(frame, captured, None);
         };
         let (head, packet) = captured.split_at(strip);
@@ -222,7 +223,8 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
             Some((strip, link)) => (strip, Some(link)),
             None => (0, None),
         };
-        let mut packet = Packet::new(&mut self.work[strip..], Meta { link: link.unwrap_or_default(), ..Meta::default() });
+        let mut packet =
+            Packet::new(&mut self.work[strip..], Meta { link: link.unwrap_or_default(), ..Meta::default() });
         let verdict = match link {
             Some(_) => self.balancer.process(now, &mut packet),
             None => Verdict::Pass,

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{Ipv6ExtensionSlice, LaxIpPayloadSlice, LaxIpSlice, LaxIpv4Slice, LaxIpv6Slice, LaxNetSlice, LaxSlicedPacket};
+use etherparse::{
+    Ipv6ExtensionSlice, LaxIpPayloadSlice, LaxIpSlice, LaxIpv4Slice, LaxIpv6Slice, LaxNetSlice, LaxSlicedPacket,
+};
 use lb_core::Link;
 
 /// Protocol numbers that matter here (IANA "Assigned Internet Protocol Numbers").
@@ -183,14 +185,54 @@ impl Outline {
             _ if at >= self.end => return "padding",
             _ if at >= self.transport => match self.protocol {
                 _ if matches!(self.fragment, Some((_, false))) => return "payload of a later fragment",
-                protocol::TCP => &[(0, "tcp source port"), (2, "tcp destination port"), (4, "tcp"), (16, "tcp checksum"), (18, "tcp"), (20, "tcp options or payload")],
-                protocol::UDP => &[(0, "udp source port"), (2, "udp destination port"), (4, "udp length"), (6, "udp checksum"), (8, "payload")],
-                protocol::SCTP => &[(0, "sctp source port"), (2, "sctp destination port"), (4, "sctp tag"), (8, "sctp checksum"), (12, "sctp chunks")],
-                protocol::ICMP | protocol::ICMPV6 => &[(0, "icmp type and code"), (2, "icmp checksum"), (4, "icmp"), (8, "icmp body")],
+                protocol::TCP => &[
+                    (0, "tcp source port"),
+                    (2, "tcp destination port"),
+                    (4, "tcp"),
+                    (16, "tcp checksum"),
+                    (18, "tcp"),
+                    (20, "tcp options or payload"),
+                ],
+                protocol::UDP => &[
+                    (0, "udp source port"),
+                    (2, "udp destination port"),
+                    (4, "udp length"),
+                    (6, "udp checksum"),
+                    (8, "payload"),
+                ],
+                protocol::SCTP => &[
+                    (0, "sctp source port"),
+                    (2, "sctp destination port"),
+                    (4, "sctp tag"),
+                    (8, "sctp checksum"),
+                    (12, "sctp chunks"),
+                ],
+                protocol::ICMP | protocol::ICMPV6 => {
+                    &[(0, "icmp type and code"), (2, "icmp checksum"), (4, "icmp"), (8, "icmp body")]
+                }
                 _ => return "payload",
             },
-            (_, true) => &[(0, "ip"), (2, "ip total length"), (4, "ip identification"), (6, "ip fragment"), (8, "ip ttl"), (9, "ip protocol"), (10, "ip checksum"), (12, "ip source"), (16, "ip destination"), (20, "ip options")],
-            (_, false) => &[(0, "ip"), (4, "ip payload length"), (6, "ip next header"), (7, "ip hop limit"), (8, "ip source"), (24, "ip destination"), (40, "ip extensions")],
+            (_, true) => &[
+                (0, "ip"),
+                (2, "ip total length"),
+                (4, "ip identification"),
+                (6, "ip fragment"),
+                (8, "ip ttl"),
+                (9, "ip protocol"),
+                (10, "ip checksum"),
+                (12, "ip source"),
+                (16, "ip destination"),
+                (20, "ip options"),
+            ],
+            (_, false) => &[
+                (0, "ip"),
+                (4, "ip payload length"),
+                (6, "ip next header"),
+                (7, "ip hop limit"),
+                (8, "ip source"),
+                (24, "ip destination"),
+                (40, "ip extensions"),
+            ],
         };
         let base = if at >= self.transport { self.transport } else { self.network };
         fields.iter().rev().find(|(begin, _)| base + begin <= at).map_or("", |(_, name)| name)

@@ -57,7 +57,14 @@ impl Reflector {
     }
 
     /// Learns from a packet of the original direction, as it came and as it left.
-    pub(super) fn learn(&mut self, before: &[u8], after: &[u8], link: Link, flow: FlowId, is_live: impl Fn(&Seen) -> bool) {
+    pub(super) fn learn(
+        &mut self,
+        before: &[u8],
+        after: &[u8],
+        link: Link,
+        flow: FlowId,
+        is_live: impl Fn(&Seen) -> bool,
+    ) {
         let ends = |packet| Outline::of(packet, link)?.ends();
         let (Some(ingress), Some(egress)) = (ends(before), ends(after)) else { return };
         let seen = Seen { ingress, egress, flow };
@@ -73,7 +80,12 @@ impl Reflector {
 
     /// Makes what the backend sent, if the captured packet is a reply of a flow that the engine still knows. Also names
     /// the datagram that the packet is the first fragment of: kept ones of that name can be asked about again.
-    pub(super) fn ask(&mut self, captured: &[u8], link: Link, is_live: impl Fn(&Seen) -> bool) -> (Reflection, Option<DatagramName>) {
+    pub(super) fn ask(
+        &mut self,
+        captured: &[u8],
+        link: Link,
+        is_live: impl Fn(&Seen) -> bool,
+    ) -> (Reflection, Option<DatagramName>) {
         let Some(outline) = Outline::of(captured, link) else { return (Reflection::None, None) };
         if let (Some(datagram), Some((_, false))) = (outline.datagram(), outline.fragment) {
             return (self.later_fragment(captured, &outline, datagram), None);
@@ -133,7 +145,9 @@ impl Reflector {
                 }
             }
             Some(None) => Reflection::None,
-            None if self.pairs.contains(&(datagram.source, datagram.destination, datagram.protocol)) => Reflection::Wait(datagram),
+            None if self.pairs.contains(&(datagram.source, datagram.destination, datagram.protocol)) => {
+                Reflection::Wait(datagram)
+            }
             None => Reflection::None,
         }
     }

@@ -31,7 +31,9 @@ pub fn tell(event: &Event<'_>, out: &mut String) {
             write!(out, ": {before} => {after}")
         }
         (Verdict::Drop(_), _) => write!(out, ": {}", DropReason::from_code(code).map_or("", DropReason::explanation)),
-        (Verdict::Reject(_), _) => write!(out, ": {}", RejectReason::from_code(code).map_or("", RejectReason::explanation)),
+        (Verdict::Reject(_), _) => {
+            write!(out, ": {}", RejectReason::from_code(code).map_or("", RejectReason::explanation))
+        }
         _ => Ok(()),
     };
 }

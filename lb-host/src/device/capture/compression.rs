@@ -35,7 +35,9 @@ impl<R: BufRead> Zstandard<R> {
 
     /// Goes to the next frame with contents; false at the end.
     fn next_frame(&mut self) -> io::Result<bool> {
-        if self.begun && self.frame.get_checksum_from_data().is_some_and(|sum| Some(sum) != self.frame.get_calculated_checksum()) {
+        if self.begun
+            && self.frame.get_checksum_from_data().is_some_and(|sum| Some(sum) != self.frame.get_calculated_checksum())
+        {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a Zstandard frame does not match its checksum"));
         }
         while !self.source.fill_buf()?.is_empty() {

@@ -4,8 +4,8 @@
 //! can be told about a packet is told, and only what makes the next packet impossible to find is an error.
 
 mod compression;
-mod output;
 mod order;
+mod output;
 mod pcap;
 mod pcapng;
 mod read;
@@ -42,13 +42,17 @@ pub enum ReadError {
     #[error("offset 0: the file is empty, not a capture; was the capture ended before its header was written?")]
     Empty,
     /// The first bytes are those of no known capture format.
-    #[error("offset 0: not a capture: it begins with {magic:02x?}; pcap and pcapng are read, plain or compressed with gzip or zstd")]
+    #[error(
+        "offset 0: not a capture: it begins with {magic:02x?}; pcap and pcapng are read, plain or compressed with gzip or zstd"
+    )]
     Unknown {
         /// The first bytes.
         magic: [u8; 4],
     },
     /// The capture ends inside of something.
-    #[error("offset {offset}: the capture ends inside {what} that begins here, {have} bytes of at least {need}; it was cut short")]
+    #[error(
+        "offset {offset}: the capture ends inside {what} that begins here, {have} bytes of at least {need}; it was cut short"
+    )]
     Truncated {
         /// Where what is cut begins.
         offset: u64,

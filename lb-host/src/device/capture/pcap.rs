@@ -71,6 +71,9 @@ impl Pcap {
         // A fraction of more than a second is found in real files: it reaches into the next.
         let time = u64::from(field(0)) * 1_000_000_000 + u64::from(field(4)) * self.nanoseconds_a_tick;
         let data = self.record_header..length;
-        Ok(Parsed::Whole(length, Found { time: Some(time), link_type: self.link_type, original_length: original, data }))
+        Ok(Parsed::Whole(
+            length,
+            Found { time: Some(time), link_type: self.link_type, original_length: original, data },
+        ))
     }
 }

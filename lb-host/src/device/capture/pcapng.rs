@@ -69,7 +69,8 @@ impl Section {
     /// Reads one block: a packet, or `None` for any other that is understood or skipped.
     pub(super) fn block(&mut self, bytes: &[u8]) -> Result<Parsed<Option<Found>>, String> {
         let Some(header) = bytes.first_chunk::<12>() else { return Ok(Parsed::Needs(12)) };
-        let [kind, _, magic] = [0, 4, 8].map(|at| *header[at..].first_chunk::<4>().expect("three words of twelve bytes"));
+        let [kind, _, magic] =
+            [0, 4, 8].map(|at| *header[at..].first_chunk::<4>().expect("three words of twelve bytes"));
         let begins_section = u32::from_ne_bytes(kind) == SECTION_HEADER;
         let order = match begins_section {
             true => Order::of(magic, BYTE_ORDER_MAGIC).ok_or("a section header without its byte-order magic")?,
@@ -93,7 +94,9 @@ impl Section {
                 self.interfaces.push(interface(order, body).ok_or("an interface description that is too short")?);
                 None
             }
-            ENHANCED_PACKET => Some(self.packet(body, order.u32(body, 0).ok_or("an enhanced packet that is too short")?)?),
+            ENHANCED_PACKET => {
+                Some(self.packet(body, order.u32(body, 0).ok_or("an enhanced packet that is too short")?)?)
+            }
             PACKET => Some(self.packet(body, order.u16(body, 0).ok_or("a packet block that is too short")?.into())?),
             SIMPLE_PACKET => Some(self.simple_packet(body)?),
             // §3.1: "readers should skip what they don't know": names, statistics, secrets, custom blocks.
@@ -107,7 +110,9 @@ impl Section {
         match (order.u16(body, 4), order.u16(body, 6)) {
             // §4.1: 1.2 is the same as 1.0, by writers that were mistaken.
             (Some(1), Some(0 | 2)) => {}
-            (Some(major), Some(minor)) => return Err(format!("pcapng of version {major}.{minor}, of which only 1.0 is known")),
+            (Some(major), Some(minor)) => {
+                return Err(format!("pcapng of version {major}.{minor}, of which only 1.0 is known"));
+            }
             _ => return Err("a section header that is too short".into()),
         }
         self.order = order;

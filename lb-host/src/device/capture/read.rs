@@ -62,7 +62,12 @@ impl<'r> Reader<'r> {
             }
             [a, b, c, d, ..] => return Err(ReadError::Unknown { magic: [a, b, c, d] }),
             ref short => {
-                return Err(ReadError::Truncated { offset: 0, what: "the file's magic number", have: short.len(), need: 4 });
+                return Err(ReadError::Truncated {
+                    offset: 0,
+                    what: "the file's magic number",
+                    have: short.len(),
+                    need: 4,
+                });
             }
         };
         Ok(Self { stream, format, handed_out: 0 })
@@ -91,7 +96,9 @@ impl<'r> Reader<'r> {
     fn find(&mut self) -> Result<Option<Found>, ReadError> {
         loop {
             let item = match &mut self.format {
-                Format::Pcap(pcap) => self.stream.item("a record", |bytes| pcap.record(bytes))?.map(|(n, found)| (n, Some(found))),
+                Format::Pcap(pcap) => {
+                    self.stream.item("a record", |bytes| pcap.record(bytes))?.map(|(n, found)| (n, Some(found)))
+                }
                 Format::Pcapng(section) => self.stream.item("a block", |bytes| section.block(bytes))?,
                 Format::Over => None,
             };
