@@ -10,10 +10,9 @@ use lb_core::{Balancer, Block, Config, RuleTable, Sizes, blocks};
 
 use super::Outcome;
 use super::args::{NodeArgs, ObjectArgs};
-use crate::clock;
 use crate::device::capture::Output;
 use crate::replay::{self, Options, Summary, golden};
-use crate::rules;
+use crate::{clock, rules};
 
 /// Run a capture through the data plane, at the capture's own clock
 ///
@@ -89,8 +88,8 @@ impl Replay {
             true => Box::new(io::stdin()),
             false => Box::new(File::open(&self.input).with_context(|| self.input.display().to_string())?),
         };
-        let mut summary = replay::run(input, &mut produced, &mut balancer, options)
-            .with_context(|| self.input.display().to_string())?;
+        let mut summary =
+            replay::run(input, &mut produced, &mut balancer, options).map_err(|error| self.name(error))?;
 
         let difference = match (&self.expect, self.update) {
             (Some(golden), true) => {
@@ -100,9 +99,13 @@ impl Replay {
             (Some(golden), false) => produced.compare(golden)?,
             (None, _) => None,
         };
+        // Both are complete before either has its name.
+        if let Some((log, path)) = &mut log {
+            log.flush().with_context(|| path.display().to_string())?;
+        }
         produced.publish(self.output.as_deref())?;
         if let Some((log, path)) = log {
-            log.publish().with_context(|| format!("cannot write {}", path.display()))?;
+            log.publish().with_context(|| path.display().to_string())?;
         }
         summary.elapsed = clock::now() - started;
 
@@ -125,6 +128,20 @@ impl Replay {
         }
         let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
         Ok(RuleTable::load(rules::control(&cluster.services, &cluster.slices, node).image()?)?)
+    }
+
+    /// The error with the name of the file it is about.
+    fn name(&self, error: replay::Error) -> anyhow::Error {
+        let path = match error {
+            replay::Error::Read { .. } => Some(&self.input),
+            replay::Error::Write(_) => self.output.as_ref(),
+            replay::Error::Log(_) => self.log.as_ref(),
+        };
+        let error = anyhow::Error::new(error);
+        match path {
+            Some(path) => error.context(path.display().to_string()),
+            None => error,
+        }
     }
 
     fn print(&self, summary: &Summary, out: &mut dyn Write) -> anyhow::Result<()> {

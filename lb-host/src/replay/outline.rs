@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    Ipv6ExtensionSlice, LaxIpPayloadSlice, LaxIpSlice, LaxIpv4Slice, LaxIpv6Slice, LaxNetSlice, LaxSlicedPacket,
+    EtherType, Ipv6ExtensionSlice, LaxIpPayloadSlice, LaxIpSlice, LaxIpv4Slice, LaxIpv6Slice, LaxSlicedPacket,
 };
 use lb_core::Link;
 
@@ -65,20 +65,23 @@ impl Outline {
     /// Reads a frame or packet; `None` if it is not IP, or is cut in its headers.
     pub(super) fn of(data: &[u8], link: Link) -> Option<Self> {
         match link {
-            Link::Ethernet => match LaxSlicedPacket::from_ethernet(data).ok()?.net? {
-                LaxNetSlice::Ipv4(ip) => Self::of_v4(data, &ip),
-                LaxNetSlice::Ipv6(ip) => Self::of_v6(data, &ip),
-                LaxNetSlice::Arp(_) => None,
-            },
+            Link::Ethernet => {
+                let payload = LaxSlicedPacket::from_ethernet(data).ok()?.ether_payload()?;
+                let is_ip = matches!(payload.ether_type, EtherType::IPV4 | EtherType::IPV6);
+                if is_ip { Self::of_ip(data, offset(data, payload.payload)?) } else { None }
+            }
             Link::Ip => Self::of_ip(data, 0),
         }
     }
 
     /// Reads the IP packet that begins at this offset.
     fn of_ip(data: &[u8], network: usize) -> Option<Self> {
-        match LaxIpSlice::from_slice(data.get(network..)?).ok()?.0 {
-            LaxIpSlice::Ipv4(ip) => Self::of_v4(data, &ip),
-            LaxIpSlice::Ipv6(ip) => Self::of_v6(data, &ip),
+        match LaxIpSlice::from_slice(data.get(network..)?).ok()? {
+            (LaxIpSlice::Ipv4(ip), None) => Self::of_v4(data, &ip),
+            (LaxIpSlice::Ipv6(ip), None) => Self::of_v6(data, &ip),
+            // The extensions end before they should. Whoever walked over them all the same would read past the end:
+            // etherparse's iterator does not look.
+            (_, Some(_)) => None,
         }
     }
 

@@ -113,8 +113,9 @@ impl Reflector {
         Some(addresses)
     }
 
-    /// An ICMP error that the client received about its own packet to the Vip: the backend, or a router on the way, quoted
-    /// what it saw, and sent it to whom that came from.
+    /// An ICMP error from the Vip that the client received about its own packet: the backend quoted what it saw, and sent
+    /// it to whom that came from. (An error from elsewhere did not pass here: a router's behind the Vip would bear the
+    /// Vip's address as well.)
     fn error(
         &self,
         made: &mut [u8],
@@ -124,13 +125,12 @@ impl Reflector {
         is_live: impl Fn(&Seen) -> bool,
     ) -> Option<(IpAddr, IpAddr)> {
         let seen = self.seen.get(&quoted.ends()?).filter(|seen| is_live(seen))?;
-        if outline.destination != seen.ingress.source.ip() {
+        if (outline.source, outline.destination) != (seen.ingress.destination.ip(), seen.ingress.source.ip()) {
             return None;
         }
         let Ends { source, destination, .. } = seen.egress;
         translate(made, quoted, (source.ip(), destination.ip()), Some((source.port(), destination.port())))?;
-        let from_vip = outline.source == seen.ingress.destination.ip();
-        let addresses = (if from_vip { destination.ip() } else { outline.source }, source.ip());
+        let addresses = (destination.ip(), source.ip());
         translate_from(captured, made, outline, addresses, None)?;
         Some(addresses)
     }
