@@ -6,7 +6,9 @@ use lb_core::{Address, Protocol, Tuple};
 
 /// Why words are no packet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a packet: {reason}; write it like 'tcp 10.244.0.2:40000 -> 10.96.0.10:80', IPv6 addresses as '[fd00::1]:80'")]
+#[error(
+    "{text:?} is not a packet: {reason}; write it like 'tcp 10.244.0.2:40000 -> 10.96.0.10:80', IPv6 addresses as '[fd00::1]:80'"
+)]
 pub struct NotAPacket {
     text: String,
     reason: String,
@@ -21,7 +23,8 @@ pub const EPHEMERAL: u16 = 40_000;
 /// [`NotAPacket`] says what could not be read.
 pub fn parse(text: &str) -> Result<Tuple, NotAPacket> {
     let wrong = |reason: String| NotAPacket { text: text.to_owned(), reason };
-    let (protocol, rest) = text.trim().split_once(char::is_whitespace).ok_or_else(|| wrong("it has one word only".into()))?;
+    let (protocol, rest) =
+        text.trim().split_once(char::is_whitespace).ok_or_else(|| wrong("it has one word only".into()))?;
     let (source, destination) = rest.split_once("->").ok_or_else(|| wrong("there is no -> in it".into()))?;
     let (source, source_port) = end(source).ok_or_else(|| wrong(format!("{:?} is no address", source.trim())))?;
     let (destination, destination_port) =
@@ -63,7 +66,9 @@ fn end(text: &str) -> Option<(Address, Option<u16>)> {
 pub fn packet(tuple: &Tuple) -> Vec<u8> {
     use etherparse::PacketBuilder;
     let (ip, v4) = match (IpAddr::from(tuple.source), IpAddr::from(tuple.destination)) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => (PacketBuilder::ipv4(source.octets(), destination.octets(), 64), true),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            (PacketBuilder::ipv4(source.octets(), destination.octets(), 64), true)
+        }
         (source, destination) => {
             let octets = |ip: IpAddr| match ip {
                 IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
@@ -122,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_packet_made_from_words_parses_back_to_them() {
-        for text in ["tcp 10.0.0.1:1 -> 10.0.0.2:2", "udp [fd00::2]:1 -> [fd00::1]:80", "sctp 10.0.0.1:1 -> 10.0.0.2:2"] {
+        for text in ["tcp 10.0.0.1:1 -> 10.0.0.2:2", "udp [fd00::2]:1 -> [fd00::1]:80", "sctp 10.0.0.1:1 -> 10.0.0.2:2"]
+        {
             let tuple = parse(text).unwrap();
             let headers = lb_core::wire::parse(&packet(&tuple), lb_core::Link::Ip).unwrap().unwrap();
             assert_eq!(headers.tuple, tuple);

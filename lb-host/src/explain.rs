@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 use lb_core::control::{Candidate, Control, Resolved, Standing};
 use lb_core::rules::{Backend, Decision, Fate, Pool, Segment, SourceKind, VipClass};
 use lb_core::{
-    Balancer, Block, Config, DropReason, Flow, Instant, Link, Meta, Origin, Packet, RejectReason, RuleTable, Sizes, Tuple,
-    Verdict, blocks,
+    Balancer, Block, Config, DropReason, Flow, Instant, Link, Meta, Origin, Packet, RejectReason, RuleTable, Sizes,
+    Tuple, Verdict, blocks,
 };
 use serde::Serialize;
 

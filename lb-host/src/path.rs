@@ -102,7 +102,8 @@ pub fn class_of(segment: &Segment<'_>, original: &Tuple) -> Option<VipClass> {
     let dials = |address: Address, port: u16, protocol: Protocol| {
         (address, port, protocol) == (original.destination, original.destination_port, original.protocol)
     };
-    let by_address = segment.vips().find(|vip| vip.class != VipClass::NodePort && dials(vip.address, vip.port, vip.protocol));
+    let by_address =
+        segment.vips().find(|vip| vip.class != VipClass::NodePort && dials(vip.address, vip.port, vip.protocol));
     let node_port = |port| segment.vips().find(|vip| vip.class == VipClass::NodePort && vip.port == port);
     by_address.or_else(|| node_port(original.destination_port)).map(|vip| vip.class)
 }

@@ -298,8 +298,11 @@ fn damage_is_reported_with_its_offset() {
     }
 }
 
-/// What is written: side, nanoseconds, link type, original length, bytes, comment.
-fn story() -> Vec<(Side, u64, u16, u32, Vec<u8>, &'static str)> {
+/// Side, nanoseconds, link type, original length, bytes, comment.
+type Written = (Side, u64, u16, u32, Vec<u8>, &'static str);
+
+/// What is written.
+fn story() -> Vec<Written> {
     vec![
         (Side::Ingress, 1_700_000_000_123_456_789, 1, 61, bytes(1, 61), ""),
         (Side::Egress, 1_700_000_000_123_456_789, 1, 61, bytes(2, 61), "forward: tcp 10.0.0.1:1 -> 10.0.0.2:2"),

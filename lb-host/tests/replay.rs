@@ -105,6 +105,8 @@ fn an_output_tells_what_became_of_each_packet() {
         (START, link::RAW, question()),
         (START, link::RAW, udp(CLIENT, ELSEWHERE, (1, 2), 3)),
         (START, link::RAW, vec![0x45, 0, 0]),
+        // Four words of header, when no IPv4 header has less than five (RFC 791 §3.1).
+        (START, link::RAW, vec![0x44; 40]),
         (START, link::RAW, fragment(7)),
         // LINKTYPE_USB_LINUX, of which the engine knows nothing.
         (START, 189, vec![1, 2, 3]),
@@ -113,10 +115,11 @@ fn an_output_tells_what_became_of_each_packet() {
     let comments = sides_and_comments(&output);
     let expected = [
         "ingress: ",
-        "egress: forward (DNAT): udp 203.0.113.7:5353 -> 198.51.100.80:53 => udp 203.0.113.7:5353 -> 198.18.",
+        "egress: forward DNAT: udp 203.0.113.7:5353 -> 198.51.100.80:53 => udp 203.0.113.7:5353 -> 198.18.",
         "ingress: ",
         "egress: pass",
         "ingress: truncated: The bytes at hand end before the headers do.",
+        "ingress: bad-ip-header: ",
         "ingress: hold",
         "ingress: ",
         "egress: pass",
@@ -125,9 +128,9 @@ fn an_output_tells_what_became_of_each_packet() {
     for (comment, expected) in comments.iter().zip(expected) {
         assert!(comment.starts_with(expected), "{comment:?}, expected {expected:?}");
     }
-    assert_eq!((summary.packets, summary.forwarded, summary.passed, summary.flows), (5, 1, 2, 1));
-    assert_eq!(Vec::from_iter(summary.dropped), [("hold", 1), ("truncated", 1)]);
-    assert_eq!(summary.malformed, 1);
+    assert_eq!((summary.packets, summary.forwarded, summary.passed, summary.flows), (6, 1, 2, 1));
+    assert_eq!(Vec::from_iter(summary.dropped), [("bad-ip-header", 1), ("hold", 1), ("truncated", 1)]);
+    assert_eq!(summary.malformed, 1, "what the capture cut is not malformed");
 }
 
 /// The made rules have endpoints behind every frontend; here the service has none.

@@ -218,7 +218,8 @@ impl<'r> NodeRules<'r> {
     pub fn own_addresses(&self) -> impl Iterator<Item = Address> + use<'r> {
         let (bytes, at) = (self.bytes, self.addresses());
         let own = move |i: &usize| u8_at(bytes, at + i * PREFIX + 17).is_some_and(|facts| facts & address::OWN != 0);
-        let host = move |i: usize| prefix(bytes, at + i * PREFIX).filter(|block| *block == Prefix::host(block.address()));
+        let host =
+            move |i: usize| prefix(bytes, at + i * PREFIX).filter(|block| *block == Prefix::host(block.address()));
         (0..self.count(50)).filter(own).filter_map(move |i| Some(host(i)?.address()))
     }
 

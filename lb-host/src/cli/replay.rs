@@ -82,7 +82,6 @@ impl Replay {
         let options = Options {
             reflect: self.reflect,
             log: log.as_mut().map(|(log, _)| log as &mut dyn Write),
-            ..Options::default()
         };
         let input: Box<dyn Read> = match is_dash(&self.input) {
             true => Box::new(io::stdin()),

@@ -47,10 +47,7 @@ pub fn slices(manifests: &Manifests) -> Made {
     let owned: BTreeSet<_> = manifests.slices.iter().filter_map(service_key).collect();
     let names: BTreeSet<_> = manifests.slices.iter().map(Placed::key).collect();
     let given = Given {
-        pods: manifests.pods.iter().fold(BTreeMap::new(), |mut pods: BTreeMap<_, Vec<_>>, pod| {
-            pods.entry(pod.namespace()).or_default().push(pod);
-            pods
-        }),
+        pods: by_label(&manifests.pods),
         nodes: manifests.nodes.iter().map(|node| (node.name(), node)).collect(),
         endpoints: manifests.endpoints.iter().map(|endpoints| (endpoints.key(), endpoints)).collect(),
     };
@@ -74,12 +71,34 @@ pub fn slices(manifests: &Manifests) -> Made {
 
 /// What the controllers look at, each by how they look it up.
 struct Given<'a> {
-    /// By namespace.
-    pods: BTreeMap<&'a str, Vec<&'a Placed<Pod>>>,
+    /// By namespace and each of their labels.
+    pods: BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Placed<Pod>>>,
     /// By name.
     nodes: BTreeMap<&'a str, &'a Placed<Node>>,
     /// By namespace and name.
     endpoints: BTreeMap<String, &'a Placed<Endpoints>>,
+}
+
+fn by_label(pods: &[Placed<Pod>]) -> BTreeMap<(&str, &str, &str), Vec<&Placed<Pod>>> {
+    let mut by_label: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for pod in pods {
+        for (key, value) in pod.object.metadata.labels.iter().flatten() {
+            by_label.entry((pod.namespace(), key.as_str(), value.as_str())).or_default().push(pod);
+        }
+    }
+    by_label
+}
+
+impl<'a> Given<'a> {
+    /// The Pods that have all labels of a Service's selector (§18.1): those of the rarest, filtered by the others.
+    fn selected(&self, service: &Placed<Service>) -> Vec<&'a Placed<Pod>> {
+        let selector = service.object.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let pairs = selector.into_iter().flatten();
+        let lists = pairs.map(|(key, value)| self.pods.get(&(service.namespace(), key.as_str(), value.as_str())));
+        let shortest = lists.map(|pods| pods.map_or(&[][..], Vec::as_slice)).min_by_key(|pods| pods.len());
+        let has = |pod: &Placed<Pod>| selector.into_iter().flatten().all(|(key, value)| pod.label(key) == Some(value));
+        shortest.unwrap_or_default().iter().copied().filter(|pod| has(pod)).collect()
+    }
 }
 
 /// A slice that still lacks its name and labels.
@@ -119,8 +138,8 @@ impl Draft {
 /// ports come to (§18.5, §18.8).
 fn by_selector(service: &Placed<Service>, given: &Given<'_>, warnings: &mut Vec<Problem>) -> Vec<Draft> {
     let manager = "endpointslice-controller.k8s.io";
-    let pods = given.pods.get(service.namespace()).into_iter().flatten();
-    let pods: Vec<_> = pods.filter(|pod| candidate(service, pod)).collect();
+    let mut pods = given.selected(service);
+    pods.retain(|pod| candidate(&pod.object));
     let spec = service.object.spec.clone().unwrap_or_default();
     let publish = spec.publish_not_ready_addresses == Some(true);
     let mut drafts = Vec::new();
@@ -159,13 +178,10 @@ fn by_selector(service: &Placed<Service>, given: &Given<'_>, warnings: &mut Vec<
     drafts
 }
 
-/// Whether a Pod of a Service's namespace may be one of its endpoints (§18.1, §18.2).
-fn candidate(service: &Placed<Service>, pod: &Placed<Pod>) -> bool {
-    let labels = pod.object.metadata.labels.as_ref();
-    let mut selector = service.object.spec.iter().filter_map(|spec| spec.selector.as_ref()).flatten();
-    let phase = pod.object.status.as_ref().and_then(|status| status.phase.as_deref());
-    selector.all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
-        && !matches!(phase, Some("Succeeded" | "Failed"))
+/// Whether a Pod has not come to its end (§18.2); one without an address is left out later.
+fn candidate(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// The Pod's address of a family, as it is written (§18.6).

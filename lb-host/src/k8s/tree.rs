@@ -13,7 +13,7 @@ use super::place::{Place, Problem};
 #[derive(Clone, Debug)]
 pub struct Document {
     file: Arc<str>,
-    root: Node,
+    root: Arc<Node>,
 }
 
 #[derive(Clone, Debug)]
@@ -26,7 +26,8 @@ struct Node {
 #[derive(Clone, Debug)]
 enum Value {
     Scalar(serde_json::Value),
-    List(Vec<Node>),
+    /// Shared, so that an item of a list can be a document without a copy of it.
+    List(Vec<Arc<Node>>),
     Map(Vec<(String, Node)>),
 }
 
@@ -82,7 +83,7 @@ impl Document {
         };
         let file: Arc<str> = file.into();
         match serde_saphyr::from_multiple_with_options::<Node>(text, options) {
-            Ok(roots) => Ok(roots.into_iter().map(|root| Self { file: file.clone(), root }).collect()),
+            Ok(roots) => Ok(roots.into_iter().map(|root| Self { file: file.clone(), root: root.into() }).collect()),
             Err(error) => {
                 let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
                 let formatter = serde_saphyr::DefaultMessageFormatter;
@@ -165,7 +166,7 @@ impl Node {
         for step in steps {
             let next = match (step, &node.value) {
                 (Step::Key(key), Value::Map(map)) => map.iter().find(|(name, _)| name == key).map(|(_, node)| node),
-                (Step::Index(index), Value::List(list)) => list.get(*index),
+                (Step::Index(index), Value::List(list)) => list.get(*index).map(Arc::as_ref),
                 _ => None,
             };
             match next {
@@ -179,7 +180,7 @@ impl Node {
     fn json(&self) -> serde_json::Value {
         match &self.value {
             Value::Scalar(scalar) => scalar.clone(),
-            Value::List(list) => list.iter().map(Self::json).collect(),
+            Value::List(list) => list.iter().map(|node| node.json()).collect(),
             Value::Map(map) => map.iter().map(|(key, node)| (key.clone(), node.json())).collect(),
         }
     }
@@ -283,8 +284,8 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(node) = access.next_element()? {
-            list.push(node);
+        while let Some(node) = access.next_element::<Node>()? {
+            list.push(node.into());
         }
         Ok(Value::List(list))
     }

@@ -24,26 +24,17 @@ use crate::device::link::engine_part;
 use flow_log::FlowLog;
 use outline::{DatagramName, Ends};
 use reflect::{Reflection, Reflector, Seen};
+use story::{Event, Stories, flow_path};
 
-use story::Stories;
-pub use story::{Event, tell};
 pub use summary::Summary;
 
 /// How a capture is replayed.
+#[derive(Default)]
 pub struct Options<'a> {
     /// Whether replies that come from a Vip are replaced by what the backend sent.
     pub reflect: bool,
-    /// Writes the comment of a packet; [`tell`] is the plain one. It is asked once for each direction of a flow, as long
-    /// as the flow's tuples stay.
-    pub narrator: &'a dyn Fn(&Event<'_>, &mut String),
     /// Where a line of JSON goes for every flow that begins or ends.
     pub log: Option<&'a mut dyn Write>,
-}
-
-impl Default for Options<'_> {
-    fn default() -> Self {
-        Self { reflect: false, narrator: &tell, log: None }
-    }
 }
 
 /// Why a replay did not come to its end. What was written until then is no whole capture.
@@ -89,7 +80,7 @@ pub fn run<M: AsRef<[u8]>>(
     let mut replay = Replay {
         writer: Writer::new(output).map_err(Error::Write)?,
         reflector: options.reflect.then(Reflector::new),
-        stories: Stories::new(options.narrator),
+        stories: Stories::new(),
         log: options.log.map(FlowLog::new),
         clock: Clock::default(),
         settled: [0; Verdict::CODES],
@@ -136,7 +127,7 @@ struct Replay<'a, 'o, 'm, M, W: Write> {
     balancer: &'a mut Balancer<'m, M>,
     writer: Writer<W>,
     reflector: Option<Reflector>,
-    stories: Stories<'o>,
+    stories: Stories,
     log: Option<FlowLog<'o>>,
     clock: Clock,
     /// Packets by the code of the verdict that was their last.
@@ -248,6 +239,7 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
         let event = Event { verdict, flow: flow.as_ref(), packet: &bytes[strip..], link };
         let leaves = matches!(verdict, Verdict::Pass | Verdict::Accept | Verdict::Forward { .. });
         let Self { writer, comment, stories, .. } = self;
+        let rules = self.balancer.rules();
         if is_new {
             comment.clear();
             if captured.is_some() {
@@ -256,24 +248,27 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
             }
             if !leaves {
                 comment.push_str(if comment.is_empty() { "" } else { "\n" });
-                comment.push_str(stories.of(&event));
+                comment.push_str(stories.of(&event, rules));
             }
             writer.write(Side::Ingress, &frame.record(bytes), comment).map_err(Error::Write)?;
         }
         if leaves {
-            writer.write(Side::Egress, &frame.record(&self.work), stories.of(&event)).map_err(Error::Write)?;
+            writer.write(Side::Egress, &frame.record(&self.work), stories.of(&event, rules)).map_err(Error::Write)?;
         }
         if let Some(length) = answered {
             comment.clear();
             comment.push_str("answer to frame ");
             comment.push_str(&frame.number.to_string());
             comment.push('\n');
-            comment.push_str(stories.of(&event));
+            comment.push_str(stories.of(&event, rules));
             let reply = &self.reply[..strip + length];
             let record = Record { original_length: reply.len() as u32, ..frame.record(reply) };
             writer.write(Side::Egress, &record, comment).map_err(Error::Write)?;
         }
 
+        if let Some(path) = flow.filter(|flow| flow.packets == [1, 0]).and_then(|flow| flow_path(rules, &flow)) {
+            *self.summary.paths.entry(path.to_string()).or_default() += 1;
+        }
         if let (Some(log), Some(flow)) = (&mut self.log, &flow)
             && let Verdict::Forward { flow: id, .. } = verdict
         {

@@ -22,11 +22,14 @@ pub struct Summary {
     pub dropped: BTreeMap<&'static str, u64>,
     /// Flows begun.
     pub flows: u64,
+    /// Flows by the layers that they opened, from what was dialled to the pod.
+    #[serde(skip)]
+    pub paths: BTreeMap<String, u64>,
     /// Replies of which the backend's own was made.
     pub reflected: u64,
     /// Those of them that came out as they were captured.
     pub identical: u64,
-    /// Those dropped because their headers make no sense, which `dropped` counts too.
+    /// Those dropped because their headers contradict themselves, which `dropped` counts too.
     pub malformed: u64,
     /// How long it took, in seconds, by the clock on the wall; the caller measures it.
     #[serde(rename = "elapsed_s", serialize_with = "seconds")]
@@ -36,15 +39,10 @@ pub struct Summary {
     pub differences: Vec<String>,
 }
 
-/// Reasons that speak of the packet alone, not of what the balancer knows or can hold.
-const MALFORMED: [DropReason; 6] = [
-    DropReason::Truncated,
-    DropReason::BadIpHeader,
-    DropReason::BadTransportHeader,
-    DropReason::TooManyExtensions,
-    DropReason::BadFragment,
-    DropReason::MappedAddress,
-];
+/// Reasons that speak of the packet alone: not of what the balancer knows or can hold, nor of how much of the packet
+/// was captured.
+const MALFORMED: [DropReason; 4] =
+    [DropReason::BadIpHeader, DropReason::BadTransportHeader, DropReason::BadFragment, DropReason::MappedAddress];
 
 fn seconds<S: Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(elapsed.as_secs_f64())
@@ -85,6 +83,9 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "malformed  {}", self.malformed)?;
         writeln!(f, "flows      {}", self.flows)?;
+        for (path, flows) in &self.paths {
+            writeln!(f, "  {flows:<8} {path}")?;
+        }
         if self.reflected > 0 {
             writeln!(f, "reflected  {}, of which identical {}", self.reflected, self.identical)?;
         }
