@@ -79,7 +79,7 @@ pub struct Sizes {
     pub v6_flows: u32,
     /// Service ports, both families counted: as many as the rule table may hold.
     pub services: u32,
-    /// Clients remembered for session affinity.
+    /// Clients remembered for session affinity; the one not seen for longest gives way. 0 turns it off.
     pub affinity: u32,
     /// Fragmented datagrams under way.
     pub fragments: u32,
