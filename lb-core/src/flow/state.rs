@@ -77,8 +77,8 @@ impl State {
     pub(crate) const fn first(signal: Signal) -> Self {
         match signal {
             Signal::Syn => Self::SynSent,
-            Signal::SynAck | Signal::Segment => Self::PickedUp,
-            Signal::Fin => Self::FinWait,
+            // What a FIN comes to is for `next` to say, which sees the first packet too.
+            Signal::SynAck | Signal::Segment | Signal::Fin => Self::PickedUp,
             Signal::Reset => Self::Close,
             Signal::Datagram | Signal::Silent => Self::Unreplied,
             Signal::SctpInit => Self::SctpOpening,
