@@ -298,10 +298,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     ) -> Result<FlowId, Verdict> {
         let now = Ticks::at(now);
         let full = Verdict::Drop(DropReason::FlowTableFull);
-        let (flow, evicted) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
+        let (flow, ended) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
         self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
         self.counters.flows_created += 1;
-        self.counters.flows_evicted += u64::from(evicted);
+        self.counters.flows_expired += ended.expired;
+        self.counters.flows_evicted += ended.evicted;
         Ok(flow)
     }
 
@@ -512,7 +513,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         {
             return Err(RestoreError::Mixed);
         }
-        if self.flows.find(original).is_some() || self.flows.find(reply).is_some() {
+        if [original, reply].into_iter().any(|tuple| self.find_live(self.now, tuple).is_some()) {
             return Err(RestoreError::Taken);
         }
         let flags = if flow.masqueraded { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
