@@ -156,13 +156,21 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if let Err(verdict) = self.place(now, packet, &mut headers) {
             return verdict;
         }
-        match self.hit(now, &headers) {
+        let hit = self.hit(now, &headers);
+        match hit {
             Hit::Flow(flow, direction) => self.forward(now, packet, &headers, flow, direction),
             Hit::Stale => Verdict::Drop(DropReason::StaleFlow),
-            Hit::None => match self.begin(now, packet, &headers.tuple, signal(headers.content)) {
-                Ok(flow) => self.forward(now, packet, &headers, flow, Direction::Original),
-                Err(verdict) => verdict,
-            },
+            Hit::None | Hit::Released => {
+                let begun = self.begin(now, packet, &headers.tuple, signal(headers.content));
+                if matches!(hit, Hit::Released) {
+                    self.counters.flows_reselected += u64::from(begun.is_ok());
+                    self.counters.flows_cut += u64::from(begun.is_err());
+                }
+                match begun {
+                    Ok(flow) => self.forward(now, packet, &headers, flow, Direction::Original),
+                    Err(verdict) => verdict,
+                }
+            }
         }
     }
 
@@ -176,9 +184,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             (false, _) => Hit::Flow(flow, direction),
             (true, Direction::Reply) => Hit::Stale,
             (true, Direction::Original) => {
-                self.counters.flows_reselected += u64::from(stale);
                 self.flows.remove(flow);
-                Hit::None
+                if stale { Hit::Released } else { Hit::None }
             }
         }
     }
@@ -548,6 +555,8 @@ enum Hit {
     Flow(FlowId, Direction),
     /// A reply of a flow whose backend may no longer serve it.
     Stale,
+    /// A client's packet of such a flow, which has ended.
+    Released,
     None,
 }
 
