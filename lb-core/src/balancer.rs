@@ -467,7 +467,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             self.counters.replies_limited += 1;
             return None;
         }
-        nat::write_unreachable(packet.data, packet.meta.link, &headers, out)
+        let length = nat::write_unreachable(packet.data, packet.meta.link, &headers, out);
+        if length.is_none() {
+            self.replies.give_back();
+        }
+        length
     }
 
     /// Puts other rules in the place of these, which come back. Every flow is compared with them at its
@@ -616,5 +620,10 @@ impl Limiter {
             self.tokens -= Self::TOKEN;
         }
         admitted
+    }
+
+    /// What was admitted did not happen.
+    fn give_back(&mut self) {
+        self.tokens += Self::TOKEN;
     }
 }
