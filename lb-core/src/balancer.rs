@@ -288,7 +288,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let port = self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
         reply.destination_port = port;
         let flags = if masquerade { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
-        let flow = self.insert(now, original, &reply, State::first(signal), flags)?;
+        let flow = self.insert(now, original, &reply, State::first(signal, original.protocol), flags)?;
         if let Some(entry) = self.flows.entry_mut(flow) {
             (entry.slot, entry.checked) = (slot, checked);
         }
