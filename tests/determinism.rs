@@ -1,5 +1,5 @@
 //! The invariants that hold for any sequence of packets: same inputs, same bytes; a batch is its packets in
-//! order; when the table is swept changes nothing; every packet is counted once; keys are a bijection; payloads
+//! order; when the table is swept, or whether rules come as deltas or as whole images, changes nothing; every packet is counted once; keys are a bijection; payloads
 //! are untouched.
 
 mod common;
@@ -10,9 +10,9 @@ use common::cluster::{node, service, slice, twins, web};
 use common::frames::{self, ETHERNET};
 use common::lab::{Engine, Lab, SIZES, config};
 use etherparse::{IpFragOffset, IpHeaders, IpNumber, Ipv6FragmentHeader, NetSlice, SlicedPacket, TransportSlice};
-use lb_core::control::{Node, Proxy};
+use lb_core::control::{Node, Proxy, Service, Slice};
 use lb_core::pick::Scheduler;
-use lb_core::{Instant, Meta, Origin, Packet, Sizes, Tuple, Verdict};
+use lb_core::{Instant, Meta, Origin, Packet, RuleTable, Sizes, Tuple, Verdict};
 use proptest::prelude::*;
 
 /// One packet of a sequence.
@@ -20,6 +20,8 @@ use proptest::prelude::*;
 struct Step {
     /// Milliseconds since the one before.
     later: u64,
+    /// Other objects before it.
+    change: Option<usize>,
     bytes: Vec<u8>,
     origin: Origin,
 }
@@ -105,16 +107,61 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let later = prop_oneof![6 => Just(0u64), 2 => 0..1000u64, 1 => 0..200_000u64];
     let origin = prop::sample::select(vec![Origin::Wire, Origin::Wire, Origin::Pod, Origin::Node]);
-    let step = (later, packet(), origin).prop_map(|(later, bytes, origin)| Step { later, bytes, origin });
+    let change = prop::option::weighted(0.1, 0..CHANGES.len());
+    let step = (later, change, packet(), origin);
+    let step = step.prop_map(|(later, change, bytes, origin)| Step { later, change, bytes, origin });
     prop::collection::vec(step, 1..60)
 }
 
-/// Two services, two backends, room enough that nothing is ever evicted.
-fn lab() -> Lab {
+/// What may become of the endpoints of `web`; `other` goes with its last.
+const CHANGES: [&[&str]; 5] = [
+    &["10.244.1.2 node-a", "10.244.1.3 node-a"],
+    &["10.244.1.2 node-a"],
+    &["10.244.1.2 node-a terminating", "10.244.1.3 node-a"],
+    &["10.244.1.2 node-a down", "10.244.1.3 node-a"],
+    &[],
+];
+
+/// How the engine is told of changes.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Deltas,
+    Images,
+}
+
+fn change(lab: &mut Lab, told: Told, endpoints: &[&str]) {
+    let (service, slice) = other();
+    match endpoints {
+        [] => lab.control.remove_service(&service.name),
+        _ => lab.control.put_service(service),
+    }
+    lab.control.put_slice(slice);
+    lab.control.put_slice(web(endpoints).1);
+    match told {
+        Told::Deltas => lab.update(),
+        Told::Images => {
+            let image = lab.control.image().unwrap();
+            drop(lab.engine.swap_rules(RuleTable::load(image).unwrap()));
+        }
+    }
+}
+
+fn other() -> (Service, Slice) {
+    (
+        service("other", "10.96.0.11", &["tcp:80", "udp:53"]),
+        slice("other", &["tcp:8080", "udp:5353"], &["10.244.1.2 node-a"]),
+    )
+}
+
+/// Room enough that nothing is ever evicted.
+const ROOMY: Sizes = Sizes { fragments: 64, ..SIZES };
+/// So little room that most flows have to go for others.
+const TIGHT: Sizes = Sizes { v4_flows: 5, v6_flows: 3, fragments: 2, ..SIZES };
+
+/// Two services, two backends.
+fn lab(sizes: Sizes) -> Lab {
     let proxy = Proxy { scheduler: Scheduler::Random, ..node().proxy };
-    let other = (service("other", "10.96.0.11", &["tcp:80"]), slice("other", &["tcp:8080"], &["10.244.1.2 node-a"]));
-    let sizes = Sizes { fragments: 64, ..SIZES };
-    Lab::with(config(), sizes, Node { proxy, ..node() }, [web(&["10.244.1.2 node-a", "10.244.1.3 node-a"]), other])
+    Lab::with(config(), sizes, Node { proxy, ..node() }, [web(CHANGES[0]), other()])
 }
 
 type Outcome = (Verdict, Vec<u8>, Option<u64>);
@@ -128,31 +175,35 @@ fn meta(step: &Step) -> Meta {
 }
 
 /// Each packet by itself; before the nth, `sweep(n)` entries are swept.
-fn one_by_one(engine: &mut Engine, steps: &[Step], sweep: impl Fn(usize) -> usize) -> Vec<Outcome> {
-    let mut now = 0;
-    let run = |(n, step): (usize, &Step)| {
-        now += step.later;
-        let instant = Instant::from_nanos(now * 1_000_000);
-        engine.expire(instant, sweep(n));
+fn one_by_one(lab: &mut Lab, told: Told, steps: &[Step], sweep: impl Fn(usize) -> usize) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for (n, step) in steps.iter().enumerate() {
+        lab.now += step.later;
+        if let Some(number) = step.change {
+            change(lab, told, CHANGES[number]);
+        }
+        lab.engine.expire(lab.instant(), sweep(n));
         let mut bytes = step.bytes.clone();
         let mut packet = Packet::new(&mut bytes, meta(step));
-        let verdict = engine.process(instant, &mut packet);
+        let verdict = lab.engine.process(lab.instant(), &mut packet);
         assert_eq!(verdict, packet.verdict);
-        outcome(&packet)
-    };
-    steps.iter().enumerate().map(run).collect()
+        outcomes.push(outcome(&packet));
+    }
+    outcomes
 }
 
-/// Packets of one time as one batch.
-fn in_batches(engine: &mut Engine, steps: &[Step]) -> Vec<Outcome> {
-    let mut now = 0;
+/// Packets of one time and one set of rules as one batch.
+fn in_batches(lab: &mut Lab, steps: &[Step]) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    for steps in steps.chunk_by(|_, next| next.later == 0) {
-        now += steps[0].later;
+    for steps in steps.chunk_by(|_, next| next.later == 0 && next.change.is_none()) {
+        lab.now += steps[0].later;
+        if let Some(number) = steps[0].change {
+            change(lab, Told::Deltas, CHANGES[number]);
+        }
         let mut bytes: Vec<_> = steps.iter().map(|step| step.bytes.clone()).collect();
         let mut batch: Vec<_> =
             bytes.iter_mut().zip(steps).map(|(bytes, step)| Packet::new(bytes, meta(step))).collect();
-        engine.process_batch(Instant::from_nanos(now * 1_000_000), &mut batch);
+        lab.engine.process_batch(lab.instant(), &mut batch);
         outcomes.extend(batch.iter().map(outcome));
     }
     outcomes
@@ -197,32 +248,38 @@ proptest! {
 
     #[test]
     fn batches_repeats_and_sweeps_change_nothing(steps in steps(), budgets in prop::collection::vec(0..200usize, 60)) {
-        let expected = one_by_one(&mut lab().engine, &steps, |_| 0);
-        prop_assert!(one_by_one(&mut lab().engine, &steps, |_| 0) == expected, "another run");
-        prop_assert!(in_batches(&mut lab().engine, &steps) == expected, "in batches");
+        for sizes in [TIGHT, ROOMY] {
+            let expected = one_by_one(&mut lab(sizes), Told::Deltas, &steps, |_| 0);
+            prop_assert!(one_by_one(&mut lab(sizes), Told::Deltas, &steps, |_| 0) == expected, "another run");
+            let told = one_by_one(&mut lab(sizes), Told::Images, &steps, |_| 0);
+            prop_assert!(told == expected, "by images: {:?}, by deltas: {:?}", names(&told), names(&expected));
+            prop_assert!(in_batches(&mut lab(sizes), &steps) == expected, "in batches");
+        }
+        let expected = one_by_one(&mut lab(ROOMY), Told::Deltas, &steps, |_| 0);
         // Flows' names are the table's memory, which sweeping frees; what becomes of packets is not.
         let shown = |outcomes: &[Outcome]| -> Vec<_> {
             let bytes = outcomes.iter().map(|(_, bytes, releases)| (bytes.clone(), *releases));
             names(outcomes).into_iter().zip(bytes).collect()
         };
         for (name, sweep) in [("swept often", true), ("swept now and then", false)] {
-            let swept = one_by_one(&mut lab().engine, &steps, |n| if sweep { usize::MAX } else { budgets[n] });
+            let swept = one_by_one(&mut lab(ROOMY), Told::Deltas, &steps, |n| if sweep { usize::MAX } else { budgets[n] });
             prop_assert!(shown(&swept) == shown(&expected), "{}: {:?}, {:?}", name, names(&swept), names(&expected));
         }
     }
 
     #[test]
-    fn every_packet_counts_once_and_every_flow_is_found_by_both_keys(steps in steps()) {
-        let mut lab = lab();
-        let outcomes = one_by_one(&mut lab.engine, &steps, |_| 0);
+    fn every_packet_counts_once_and_every_flow_is_found_by_both_keys(steps in steps(), tight in any::<bool>()) {
+        // A change would let flows move at their next packet.
+        let steps: Vec<Step> = steps.into_iter().map(|step| Step { change: None, ..step }).collect();
+        let mut lab = lab(if tight { TIGHT } else { ROOMY });
+        let outcomes = one_by_one(&mut lab, Told::Deltas, &steps, |_| 0);
         let counters = lab.engine.counters();
         prop_assert_eq!(counters.packets(), steps.len() as u64);
         for code in 0..Verdict::CODES as u8 {
             let seen = outcomes.iter().filter(|(verdict, ..)| verdict.code() == code).count() as u64;
             prop_assert_eq!(counters.verdict(code), seen, "{:?}", Verdict::label(code));
         }
-        let total: u64 = steps.iter().map(|step| step.later).sum();
-        let now = Instant::from_nanos(total * 1_000_000);
+        let now = lab.instant();
         while lab.engine.expire(now, usize::MAX) > 0 {}
         let keys = keys(&lab.engine);
         let flows: Vec<_> = lab.engine.flows().collect();
@@ -246,9 +303,28 @@ proptest! {
     }
 
     #[test]
+    fn nothing_expires_before_the_next_deadline_and_all_of_it_by_and_by(steps in steps()) {
+        let mut lab = lab(ROOMY);
+        one_by_one(&mut lab, Told::Deltas, &steps, |n| n % 4);
+        let mut now = lab.instant().as_nanos();
+        let mut naps = 0;
+        while let Some(deadline) = lab.engine.next_deadline() {
+            if deadline.as_nanos() > now {
+                let just_before = Instant::from_nanos(deadline.as_nanos() - 1);
+                prop_assert_eq!(lab.engine.expire(just_before, usize::MAX), 0);
+                now = deadline.as_nanos();
+            }
+            lab.engine.expire(Instant::from_nanos(now), usize::MAX);
+            naps += 1;
+            prop_assert!(naps <= 2 * steps.len(), "the host would wake for nothing");
+        }
+        prop_assert_eq!(lab.engine.flows().count(), 0);
+    }
+
+    #[test]
     fn only_addresses_ports_and_checksums_are_written(steps in steps()) {
-        let mut lab = lab();
-        for (step, (verdict, bytes, _)) in steps.iter().zip(one_by_one(&mut lab.engine, &steps, |_| 0)) {
+        let mut lab = lab(ROOMY);
+        for (step, (verdict, bytes, _)) in steps.iter().zip(one_by_one(&mut lab, Told::Deltas, &steps, |_| 0)) {
             prop_assert_eq!(bytes.len(), step.bytes.len());
             if !matches!(verdict, Verdict::Forward { .. }) {
                 prop_assert!(bytes == step.bytes, "{:?} wrote", verdict);

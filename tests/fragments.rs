@@ -9,6 +9,7 @@ use common::lab::{Lab, SIZES, config};
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv6FragmentHeader, Ipv6HeaderSlice, NetSlice, PacketBuilder, SlicedPacket,
 };
+use lb_core::flow::State;
 use lb_core::{DropReason, Sizes, Timeouts, Verdict};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -67,7 +68,7 @@ fn reassembled(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {
             }
             NetSlice::Arp(_) => panic!("ARP"),
         };
-        let offset = usize::from(offset.byte_offset() as u16);
+        let offset = usize::from(offset.byte_offset());
         number = payload.ip_number;
         parts.insert(offset, payload.payload.to_vec());
         if !more {
@@ -216,6 +217,20 @@ fn what_waits_is_forgotten_after_its_time() {
     assert!(matches!(lab.send(&parts[2]).verdict, Verdict::Hold(_)));
     // And a first that comes now is a new datagram's.
     assert!(matches!(lab.send(&parts[0]).verdict, Verdict::Forward { .. }));
+}
+
+#[test]
+fn a_later_fragment_that_outlives_its_tcp_flow_begins_a_tcp_flow() {
+    let timeouts = Timeouts { tcp_picked_up: Duration::from_secs(5), ..Timeouts::LINUX };
+    let config = lb_core::Config { timeouts, ..config() };
+    let mut lab = Lab::with(config, SIZES, common::cluster::node(), [web(&["10.244.1.2 node-a"])]);
+    let parts = fragments(&frame_with("A", CLIENT, "10.96.0.10:80", &payload()), &[1208], 77);
+    for (at, part) in parts.iter().enumerate() {
+        lab.now = at as u64 * 10_000;
+        assert!(matches!(lab.send(part).verdict, Verdict::Forward { .. }));
+    }
+    let states: Vec<State> = lab.engine.flows().map(|flow| flow.state).collect();
+    assert_eq!(states, [State::PickedUp]);
 }
 
 #[test]
