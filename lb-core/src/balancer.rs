@@ -115,13 +115,21 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
-        match self.hit(now, &headers) {
+        let hit = self.hit(now, &headers);
+        match hit {
             Hit::Flow(flow, direction) => self.forward(now, packet, &headers, flow, direction),
             Hit::Stale => Verdict::Drop(DropReason::StaleFlow),
-            Hit::None => match self.begin(now, packet, &headers.tuple, signal(headers.content)) {
-                Ok(flow) => self.forward(now, packet, &headers, flow, Direction::Original),
-                Err(verdict) => verdict,
-            },
+            Hit::None | Hit::Released => {
+                let begun = self.begin(now, packet, &headers.tuple, signal(headers.content));
+                if matches!(hit, Hit::Released) {
+                    self.counters.flows_reselected += u64::from(begun.is_ok());
+                    self.counters.flows_cut += u64::from(begun.is_err());
+                }
+                match begun {
+                    Ok(flow) => self.forward(now, packet, &headers, flow, Direction::Original),
+                    Err(verdict) => verdict,
+                }
+            }
         }
     }
 
@@ -135,9 +143,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             (false, _) => Hit::Flow(flow, direction),
             (true, Direction::Reply) => Hit::Stale,
             (true, Direction::Original) => {
-                self.counters.flows_reselected += u64::from(stale);
                 self.flows.remove(flow);
-                Hit::None
+                if stale { Hit::Released } else { Hit::None }
             }
         }
     }
@@ -256,7 +263,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         reply.destination_port =
             self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
         let flags = if masquerade { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
-        let flow = self.insert(now, original, &reply, State::first(signal), flags)?;
+        let flow = self.insert(now, original, &reply, State::first(signal, original.protocol), flags)?;
         if let Some(entry) = self.flows.entry_mut(flow) {
             (entry.slot, entry.checked) = (slot, checked);
         }
@@ -276,10 +283,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     ) -> Result<FlowId, Verdict> {
         let now = Ticks::at(now);
         let full = Verdict::Drop(DropReason::FlowTableFull);
-        let (flow, evicted) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
+        let (flow, ended) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
         self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
         self.counters.flows_created += 1;
-        self.counters.flows_evicted += u64::from(evicted);
+        self.counters.flows_expired += ended.expired;
+        self.counters.flows_evicted += ended.evicted;
         Ok(flow)
     }
 
@@ -442,7 +450,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             self.counters.replies_limited += 1;
             return None;
         }
-        nat::write_unreachable(packet.data, packet.meta.link, &headers, out)
+        let length = nat::write_unreachable(packet.data, packet.meta.link, &headers, out);
+        if length.is_none() {
+            self.replies.give_back();
+        }
+        length
     }
 
     /// Puts other rules in the place of these, which come back. Every flow is compared with them at its
@@ -495,7 +507,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         {
             return Err(RestoreError::Mixed);
         }
-        if self.flows.find(original).is_some() || self.flows.find(reply).is_some() {
+        if [original, reply].into_iter().any(|tuple| self.find_live(self.now, tuple).is_some()) {
             return Err(RestoreError::Taken);
         }
         let flags = if flow.masqueraded { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
@@ -530,6 +542,8 @@ enum Hit {
     Flow(FlowId, Direction),
     /// A reply of a flow whose backend may no longer serve it.
     Stale,
+    /// A client's packet of such a flow, which has ended.
+    Released,
     None,
 }
 

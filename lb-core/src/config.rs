@@ -14,7 +14,8 @@ pub struct Config {
     pub seed: u64,
     /// How long flows live without traffic.
     pub timeouts: Timeouts,
-    /// ICMP errors that [`write_reply`](crate::Balancer::write_reply) may produce in any second.
+    /// ICMP errors that [`write_reply`](crate::Balancer::write_reply) may produce in a second, and at once after
+    /// a quiet one.
     pub replies_per_second: u32,
 }
 

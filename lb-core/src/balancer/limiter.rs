@@ -28,4 +28,9 @@ impl Limiter {
         }
         admitted
     }
+
+    /// What was admitted did not happen.
+    pub(super) fn give_back(&mut self) {
+        self.tokens += Self::TOKEN;
+    }
 }
