@@ -17,7 +17,7 @@ use crate::pick::Chooser;
 use crate::rng::Rng;
 use crate::rules::{ApplyError, Fate, Pool, RuleTable, node};
 use crate::time::Instant;
-use crate::tuple::Tuple;
+use crate::tuple::{Family, Protocol, Tuple};
 use crate::verdict::{DropReason, RejectReason, Verdict};
 use crate::wire::{self, Content, Headers, Malformed, Quoted};
 
@@ -147,14 +147,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Err(malformed) => return Verdict::Drop(malformed.into()),
         };
         headers.tuple.zone = packet.meta.zone;
+        if let Err(verdict) = self.place(now, packet, &mut headers) {
+            return verdict;
+        }
         match headers.content {
             Content::Error(quoted) => return self.relate(now, packet, &headers, quoted),
             Content::Other | Content::EchoRequest => return self.unported(packet, &headers),
             Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
-        }
-        if let Err(verdict) = self.place(now, packet, &mut headers) {
-            return verdict;
         }
         let hit = self.hit(now, &headers);
         match hit {
@@ -420,25 +420,30 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         }
     }
 
-    /// Finds a fragment's ports: those of its datagram's first.
+    /// Finds a fragment's protocol and ports: those of its datagram's first.
     fn place(&mut self, now: Instant, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), Verdict> {
         let Some(fragment) = headers.fragment else { return Ok(()) };
         let tuple = &headers.tuple;
+        // RFC 791 §2.3 names a datagram by its protocol too. RFC 8200 §4.5 does not, as a later fragment's
+        // header names what the first one's payload begins with, which may be another extension header.
+        let protocol = match tuple.source.family() {
+            Family::V4 if !tuple.protocol.has_ports() => return Ok(()),
+            Family::V4 => tuple.protocol,
+            Family::V6 => Protocol(0),
+        };
+        let datagram = Tuple { source_port: 0, destination_port: 0, protocol, ..*tuple };
+        let name = self.key.datagram(&datagram, fragment.identification);
         let first = fragment.offset == 0;
-        let datagram = Tuple { source_port: 0, destination_port: 0, ..*tuple };
-        // The identification takes the ports' place in the datagram's name; the constant keeps it apart
-        // from flow keys.
-        let name =
-            self.key.tuple(&datagram) ^ self.key.address(tuple.source, 1 << 63 | u64::from(fragment.identification));
         let piece = Piece {
             name,
             offset: fragment.offset,
             length: fragment.length,
             more: fragment.more,
-            ports: first.then_some((tuple.source_port, tuple.destination_port)),
+            first: first.then_some((tuple.protocol, tuple.source_port, tuple.destination_port)),
         };
         match self.fragments.place(Ticks::at(now), self.fragment_lifetime, &piece) {
-            Placed::Ports { source, destination, releases } => {
+            Placed::Known { first: (protocol, source, destination), releases } => {
+                headers.tuple.protocol = protocol;
                 (headers.tuple.source_port, headers.tuple.destination_port) = (source, destination);
                 packet.releases = releases.then_some(Datagram(name));
                 Ok(())
