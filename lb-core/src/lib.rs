@@ -72,7 +72,7 @@
 //! });
 //! let rules = RuleTable::load(control.image()?)?;
 //!
-//! let sizes = Sizes { v4_flows: 1024, v6_flows: 1024, services: 16, affinity: 0, fragments: 16 };
+//! let sizes = Sizes { v4_flows: 1024, v6_flows: 1024, services: 16, affinity: 0, backends: 64, fragments: 16 };
 //! let mut memory = vec![Block::ZERO; blocks(sizes)];
 //! let mut balancer = Balancer::new(Config::new([7; 16], 0), sizes, &mut memory, rules)?;
 //!

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::config::Sizes;
-use crate::flow::{affinity, fragments, table};
+use crate::flow::{affinity, fragments, loads, table};
 
 /// 64 aligned bytes: the unit of the memory that the caller gives. What they hold beforehand does not
 /// matter.
@@ -23,6 +23,7 @@ pub const fn blocks(sizes: Sizes) -> usize {
     table::blocks(sizes.v4_flows, sizes.v6_flows)
         + fragments::blocks(sizes.fragments)
         + affinity::blocks(sizes.affinity)
+        + loads::blocks(sizes.backends)
         + cursor_blocks(sizes.services)
 }
 
@@ -36,6 +37,7 @@ pub(crate) struct Split<'m> {
     pub(crate) flows: &'m mut [Block],
     pub(crate) fragments: &'m mut [Block],
     pub(crate) affinity: &'m mut [Block],
+    pub(crate) loads: &'m mut [Block],
     pub(crate) cursors: &'m mut [u32],
 }
 
@@ -43,7 +45,8 @@ pub(crate) fn split(memory: &mut [Block], sizes: Sizes) -> Option<Split<'_>> {
     let (flows, rest) = memory.split_at_mut_checked(table::blocks(sizes.v4_flows, sizes.v6_flows))?;
     let (fragments, rest) = rest.split_at_mut_checked(fragments::blocks(sizes.fragments))?;
     let (affinity, rest) = rest.split_at_mut_checked(affinity::blocks(sizes.affinity))?;
+    let (loads, rest) = rest.split_at_mut_checked(loads::blocks(sizes.backends))?;
     let (cursors, _) = rest.split_at_mut_checked(cursor_blocks(sizes.services))?;
     cursors.fill(Block::ZERO);
-    Some(Split { flows, fragments, affinity, cursors: bytemuck::must_cast_slice_mut(cursors) })
+    Some(Split { flows, fragments, affinity, loads, cursors: bytemuck::must_cast_slice_mut(cursors) })
 }

@@ -13,7 +13,7 @@ use super::{cluster, frames};
 
 pub type Engine = Balancer<'static, Vec<u8>>;
 
-pub const SIZES: Sizes = Sizes { v4_flows: 64, v6_flows: 64, services: 32, affinity: 0, fragments: 16 };
+pub const SIZES: Sizes = Sizes { v4_flows: 64, v6_flows: 64, services: 32, affinity: 0, backends: 64, fragments: 16 };
 pub const ROOM: Room = Room { services: 32, vips: 128, segments: 1 << 17 };
 
 pub fn config() -> Config {

@@ -8,13 +8,14 @@ mod compile;
 mod mode;
 mod objects;
 mod resolve;
+mod windows;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 pub use compile::CompileError;
-pub use mode::Mode;
+pub use mode::{EndpointRule, Mode};
 pub use objects::*;
 pub use resolve::{Candidate, Resolved, Standing, resolve};
 

@@ -4,7 +4,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::mode::EndpointRule;
 use super::objects::{Label, Node, Service, ServicePort, Slice, TrafficPolicy};
+use super::windows;
 use crate::rules::{Pool, Vip, VipClass};
 use crate::tuple::{Address, Family, Prefix, Protocol};
 
@@ -128,8 +130,10 @@ pub fn resolve<'s>(service: &Service, slices: impl Iterator<Item = &'s Slice> + 
     let families = [Family::V4, Family::V6];
     // §2.5: a family without a ClusterIP is not proxied.
     let served = families.into_iter().filter(|family| service.cluster_ips.iter().any(|ip| ip.family() == *family));
+    // §12.1: not every mode proxies SCTP.
+    let proxied = |port: &&ServicePort| node.proxy.mode.sctp || port.protocol != Protocol::SCTP;
     served
-        .flat_map(|family| service.ports.iter().map(move |port| (family, port)))
+        .flat_map(|family| service.ports.iter().filter(proxied).map(move |port| (family, port)))
         .map(|(family, port)| resolve_port(service, port, family, slices.clone(), node))
         .collect()
 }
@@ -141,20 +145,40 @@ fn resolve_port<'s>(
     slices: impl Iterator<Item = &'s Slice>,
     node: &Node,
 ) -> Resolved {
-    let vips = vips(service, port, family);
+    let mode = &node.proxy.mode;
+    let mut vips = vips(service, port, family);
     // §3.5
     let external = vips.iter().any(|vip| vip.class != VipClass::ClusterIp);
-    let internal_local = service.internal_policy == TrafficPolicy::Local;
-    let external_local = service.external_policy == TrafficPolicy::Local;
+    // §14.5: the userspace proxy knows no policies.
+    let is_local = |policy| policy == TrafficPolicy::Local && mode.endpoints != EndpointRule::Ready;
+    let (internal_local, external_local) = (is_local(service.internal_policy), is_local(service.external_policy));
     // §5.1
     let uses_cluster = !internal_local || external;
     let uses_local = internal_local || (external_local && external);
     let mut candidates = candidates(port, family, slices, node);
-    let topology = topology(&candidates, node);
-    stand(&mut candidates, uses_cluster, uses_local, topology, node);
-    // §5.5
-    let usable = |candidate: &Candidate| candidate.ready || candidate.is_last_resort();
-    let has_any = candidates.iter().any(|candidate| candidate.cluster.is_in() || (uses_local && usable(candidate)));
+    let has_any = match mode.endpoints {
+        EndpointRule::Linux => {
+            let topology = topology(&candidates, node);
+            stand(&mut candidates, uses_cluster, uses_local, topology, node);
+            // §5.5
+            let usable = |candidate: &Candidate| candidate.ready || candidate.is_last_resort();
+            candidates.iter().any(|candidate| candidate.cluster.is_in() || (uses_local && usable(candidate)))
+        }
+        EndpointRule::Ready => {
+            // Without a last resort (§14.5), and a local pool is never asked for.
+            stand(&mut candidates, true, false, Topology::None, node);
+            candidates
+                .iter_mut()
+                .filter(|c| c.cluster == Standing::LastResort)
+                .for_each(|c| c.cluster = Standing::NotReady);
+            candidates.iter().any(|candidate| candidate.cluster.is_in())
+        }
+        EndpointRule::Windows => {
+            windows::one_port(&mut candidates);
+            windows::stand(&mut candidates, &mut vips, external_local, (uses_cluster, uses_local));
+            candidates.iter().any(|candidate| candidate.cluster.is_in() || candidate.own.is_in())
+        }
+    };
     Resolved {
         service: service.name.clone(),
         port: port.clone(),
@@ -165,11 +189,15 @@ fn resolve_port<'s>(
         uses: (uses_cluster, uses_local),
         internal_local,
         external_local,
-        affinity: service.affinity,
+        affinity: match mode.endpoints {
+            // §14.4: a flag without a time-out; the API's default stands in (§3.6).
+            EndpointRule::Windows => service.affinity.map(|_| 10_800),
+            EndpointRule::Linux | EndpointRule::Ready => service.affinity,
+        },
         source_ranges: service
             .source_ranges
             .iter()
-            .filter(|range| range.address().family() == family)
+            .filter(|range| mode.source_ranges && range.address().family() == family)
             .copied()
             .collect(),
     }
