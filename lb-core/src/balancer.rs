@@ -5,8 +5,14 @@
 //!                             `-miss--> rules --pick--> Backend --------+--nat--> same frame, rewritten
 //! ```
 
+mod error;
+mod limiter;
+
+use core::time::Duration;
+
 use crate::config::{Config, Sizes};
 use crate::counters::Counters;
+use crate::flow::affinity::{AffinityTable, Visitor};
 use crate::flow::fragments::{FragmentTable, Piece, Placed};
 use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Signal, State, Ticks, table};
 use crate::hash::Key;
@@ -17,15 +23,19 @@ use crate::pick::Chooser;
 use crate::rng::Rng;
 use crate::rules::{ApplyError, Fate, Pool, RuleTable, node};
 use crate::time::Instant;
-use crate::tuple::Tuple;
+use crate::tuple::{Family, Protocol, Tuple};
 use crate::verdict::{DropReason, RejectReason, Verdict};
 use crate::wire::{self, Content, Headers, Malformed, Quoted};
+use limiter::Limiter;
+
+pub use error::{ConfigError, RestoreError};
 
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {
     rules: RuleTable<M>,
     flows: FlowTable<'m>,
     fragments: FragmentTable<'m>,
+    affinity: AffinityTable<'m>,
     /// Round-robin turns, two pools a service port.
     cursors: &'m mut [u32],
     rng: Rng,
@@ -37,58 +47,6 @@ pub struct Balancer<'m, M> {
     /// The latest time that a call brought.
     now: Instant,
 }
-
-/// Why a balancer can't be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum ConfigError {
-    /// The memory is too small: give at least this many blocks.
-    Memory {
-        /// [`blocks`](crate::blocks) of the sizes.
-        needed: usize,
-    },
-    /// More flows of one family than names: 2^28 at most.
-    TooManyFlows,
-}
-
-impl core::fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Memory { needed } => write!(f, "too little memory for these sizes: give {needed} blocks"),
-            Self::TooManyFlows => {
-                f.write_str("more than 2^28 flows of one family: give smaller sizes, or use a balancer a core")
-            }
-        }
-    }
-}
-
-impl core::error::Error for ConfigError {}
-
-/// Why a flow can't be restored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum RestoreError {
-    /// One of its tuples is another flow's already.
-    Taken,
-    /// The table is full of flows that may not be evicted.
-    Full,
-    /// Its two tuples differ in family, protocol or zone, or are the same.
-    Mixed,
-}
-
-impl core::fmt::Display for RestoreError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Taken => "another flow has one of its tuples: remove that one first, or leave this out",
-            Self::Full => "the flow table is full: make a larger one",
-            Self::Mixed => {
-                "its two tuples are not of one flow: family, protocol and zone must agree, and the tuples differ"
-            }
-        })
-    }
-}
-
-impl core::error::Error for RestoreError {}
 
 impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// A balancer with no flows, over the caller's memory of at least [`blocks`](crate::blocks).
@@ -111,6 +69,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             rules,
             flows: FlowTable::new(key, parts.flows, sizes.v4_flows, sizes.v6_flows).ok_or(short)?,
             fragments: FragmentTable::new(parts.fragments),
+            affinity: AffinityTable::new(parts.affinity),
             cursors: parts.cursors,
             rng: Rng::new(config.seed),
             key,
@@ -147,22 +106,30 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Err(malformed) => return Verdict::Drop(malformed.into()),
         };
         headers.tuple.zone = packet.meta.zone;
+        if let Err(verdict) = self.place(now, packet, &mut headers) {
+            return verdict;
+        }
         match headers.content {
             Content::Error(quoted) => return self.relate(now, packet, &headers, quoted),
             Content::Other | Content::EchoRequest => return self.unported(packet, &headers),
             Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
-        if let Err(verdict) = self.place(now, packet, &mut headers) {
-            return verdict;
-        }
-        match self.hit(now, &headers) {
+        let hit = self.hit(now, &headers);
+        match hit {
             Hit::Flow(flow, direction) => self.forward(now, packet, &headers, flow, direction),
             Hit::Stale => Verdict::Drop(DropReason::StaleFlow),
-            Hit::None => match self.begin(now, packet, &headers.tuple, signal(headers.content)) {
-                Ok(flow) => self.forward(now, packet, &headers, flow, Direction::Original),
-                Err(verdict) => verdict,
-            },
+            Hit::None | Hit::Released => {
+                let begun = self.begin(now, packet, &headers.tuple, signal(headers.content));
+                if matches!(hit, Hit::Released) {
+                    self.counters.flows_reselected += u64::from(begun.is_ok());
+                    self.counters.flows_cut += u64::from(begun.is_err());
+                }
+                match begun {
+                    Ok(flow) => self.forward(now, packet, &headers, flow, Direction::Original),
+                    Err(verdict) => verdict,
+                }
+            }
         }
     }
 
@@ -176,9 +143,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             (false, _) => Hit::Flow(flow, direction),
             (true, Direction::Reply) => Hit::Stale,
             (true, Direction::Original) => {
-                self.counters.flows_reselected += u64::from(stale);
                 self.flows.remove(flow);
-                Hit::None
+                if stale { Hit::Released } else { Hit::None }
             }
         }
     }
@@ -255,18 +221,35 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let (Some((slot, segment)), Some(node)) = (decision.service, self.rules.node()) else {
             return Err(Verdict::Pass);
         };
-        let turns = self.cursors.len();
-        let at = slot as usize * 2 + usize::from(pool == Pool::Local);
-        // A table swapped in may have more slots than there are cursors: they then share.
-        let at = if at < turns { at } else { at.checked_rem(turns).unwrap_or(0) };
-        let cursor = self.cursors.get_mut(at).ok_or(Verdict::Pass)?;
-        let chooser = Chooser { cursor, rng: &mut self.rng, key: self.rules.key() };
-        let backend = chooser.choose(&segment, pool, original).ok_or(Verdict::Drop(DropReason::NoLocalEndpoint))?;
+        let seat = segment.affinity().map(|seconds| {
+            let (service, client) = (segment.id(), original.source);
+            let visitor = Visitor { service, client, hash: self.key.address(client, service) };
+            (visitor, Duration::from_secs(seconds.into()))
+        });
+        // §7.6: after the policy has named the pool, before chance has its say.
+        let remembered = seat.and_then(|(visitor, timeout)| {
+            self.affinity.find(now, &visitor, timeout, |address, port| segment.pool_has(pool, address, port))
+        });
+        let (address, port) = match remembered {
+            Some(endpoint) => endpoint,
+            None => {
+                let turns = self.cursors.len();
+                let at = slot as usize * 2 + usize::from(pool == Pool::Local);
+                // A table swapped in may have more slots than there are cursors: they then share.
+                let at = if at < turns { at } else { at.checked_rem(turns).unwrap_or(0) };
+                let cursor = self.cursors.get_mut(at).ok_or(Verdict::Pass)?;
+                let chooser = Chooser { cursor, rng: &mut self.rng, key: self.rules.key() };
+                let chosen = chooser.choose(&segment, pool, original);
+                chosen
+                    .map(|backend| (backend.address, backend.port))
+                    .ok_or(Verdict::Drop(DropReason::NoLocalEndpoint))?
+            }
+        };
         // §8.2: who is served by itself must see another's address, or it would answer itself directly.
-        let masquerade = masquerade || backend.address == original.source;
+        let masquerade = masquerade || address == original.source;
         let mut reply = Tuple {
-            source: backend.address,
-            source_port: backend.port,
+            source: address,
+            source_port: port,
             destination: original.source,
             destination_port: original.source_port,
             ..*original
@@ -274,16 +257,18 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let (first, last) = node.reserved_ports();
         let ports = PortRange::new(1024..=u16::MAX, first..=last);
         if masquerade {
-            reply.destination =
-                node.masquerade(backend.address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
+            reply.destination = node.masquerade(address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
         }
         let checked = self.rules.generation();
-        let port = self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
-        reply.destination_port = port;
+        reply.destination_port =
+            self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
         let flags = if masquerade { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
-        let flow = self.insert(now, original, &reply, State::first(signal), flags)?;
+        let flow = self.insert(now, original, &reply, State::first(signal, original.protocol), flags)?;
         if let Some(entry) = self.flows.entry_mut(flow) {
             (entry.slot, entry.checked) = (slot, checked);
+        }
+        if let Some((visitor, _)) = seat {
+            self.affinity.remember(now, &visitor, address, port);
         }
         Ok(flow)
     }
@@ -298,10 +283,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     ) -> Result<FlowId, Verdict> {
         let now = Ticks::at(now);
         let full = Verdict::Drop(DropReason::FlowTableFull);
-        let (flow, evicted) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
+        let (flow, ended) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
         self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
         self.counters.flows_created += 1;
-        self.counters.flows_evicted += u64::from(evicted);
+        self.counters.flows_expired += ended.expired;
+        self.counters.flows_evicted += ended.evicted;
         Ok(flow)
     }
 
@@ -412,25 +398,30 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         }
     }
 
-    /// Finds a fragment's ports: those of its datagram's first.
+    /// Finds a fragment's protocol and ports: those of its datagram's first.
     fn place(&mut self, now: Instant, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), Verdict> {
         let Some(fragment) = headers.fragment else { return Ok(()) };
         let tuple = &headers.tuple;
+        // RFC 791 §2.3 names a datagram by its protocol too. RFC 8200 §4.5 does not, as a later fragment's
+        // header names what the first one's payload begins with, which may be another extension header.
+        let protocol = match tuple.source.family() {
+            Family::V4 if !tuple.protocol.has_ports() => return Ok(()),
+            Family::V4 => tuple.protocol,
+            Family::V6 => Protocol(0),
+        };
+        let datagram = Tuple { source_port: 0, destination_port: 0, protocol, ..*tuple };
+        let name = self.key.datagram(&datagram, fragment.identification);
         let first = fragment.offset == 0;
-        let datagram = Tuple { source_port: 0, destination_port: 0, ..*tuple };
-        // The identification takes the ports' place in the datagram's name; the constant keeps it apart
-        // from flow keys.
-        let name =
-            self.key.tuple(&datagram) ^ self.key.address(tuple.source, 1 << 63 | u64::from(fragment.identification));
         let piece = Piece {
             name,
             offset: fragment.offset,
             length: fragment.length,
             more: fragment.more,
-            ports: first.then_some((tuple.source_port, tuple.destination_port)),
+            first: first.then_some((tuple.protocol, tuple.source_port, tuple.destination_port)),
         };
         match self.fragments.place(Ticks::at(now), self.fragment_lifetime, &piece) {
-            Placed::Ports { source, destination, releases } => {
+            Placed::Known { first: (protocol, source, destination), releases } => {
+                headers.tuple.protocol = protocol;
                 (headers.tuple.source_port, headers.tuple.destination_port) = (source, destination);
                 packet.releases = releases.then_some(Datagram(name));
                 Ok(())
@@ -459,7 +450,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             self.counters.replies_limited += 1;
             return None;
         }
-        nat::write_unreachable(packet.data, packet.meta.link, &headers, out)
+        let length = nat::write_unreachable(packet.data, packet.meta.link, &headers, out);
+        if length.is_none() {
+            self.replies.give_back();
+        }
+        length
     }
 
     /// Puts other rules in the place of these, which come back. Every flow is compared with them at its
@@ -512,7 +507,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         {
             return Err(RestoreError::Mixed);
         }
-        if self.flows.find(original).is_some() || self.flows.find(reply).is_some() {
+        if [original, reply].into_iter().any(|tuple| self.find_live(self.now, tuple).is_some()) {
             return Err(RestoreError::Taken);
         }
         let flags = if flow.masqueraded { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
@@ -547,6 +542,8 @@ enum Hit {
     Flow(FlowId, Direction),
     /// A reply of a flow whose backend may no longer serve it.
     Stale,
+    /// A client's packet of such a flow, which has ended.
+    Released,
     None,
 }
 
@@ -578,33 +575,5 @@ impl From<Malformed> for DropReason {
             Malformed::Fragment => Self::BadFragment,
             Malformed::MappedAddress => Self::MappedAddress,
         }
-    }
-}
-
-/// A bucket of tokens: as many as a second may bring, filled by the time that passes.
-struct Limiter {
-    per_second: u32,
-    /// In billionths.
-    tokens: u64,
-    filled: Instant,
-}
-
-impl Limiter {
-    const TOKEN: u64 = 1_000_000_000;
-
-    fn new(per_second: u32) -> Self {
-        Self { per_second, tokens: u64::from(per_second) * Self::TOKEN, filled: Instant::ORIGIN }
-    }
-
-    fn admits(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_since(self.filled).as_nanos().min(u128::from(Self::TOKEN)) as u64;
-        let full = u64::from(self.per_second) * Self::TOKEN;
-        self.tokens = (self.tokens + passed * u64::from(self.per_second)).min(full);
-        self.filled = now;
-        let admitted = self.tokens >= Self::TOKEN;
-        if admitted {
-            self.tokens -= Self::TOKEN;
-        }
-        admitted
     }
 }

@@ -14,7 +14,8 @@ pub struct Config {
     pub seed: u64,
     /// How long flows live without traffic.
     pub timeouts: Timeouts,
-    /// ICMP errors that [`write_reply`](crate::Balancer::write_reply) may produce in any second.
+    /// ICMP errors that [`write_reply`](crate::Balancer::write_reply) may produce in a second, and at once after
+    /// a quiet one.
     pub replies_per_second: u32,
 }
 
@@ -79,7 +80,7 @@ pub struct Sizes {
     pub v6_flows: u32,
     /// Service ports, both families counted: as many as the rule table may hold.
     pub services: u32,
-    /// Clients remembered for session affinity.
+    /// Clients remembered for session affinity; the one not seen for longest gives way. 0 turns it off.
     pub affinity: u32,
     /// Fragmented datagrams under way.
     pub fragments: u32,

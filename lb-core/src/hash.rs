@@ -35,6 +35,17 @@ impl Key {
         hasher.finish()
     }
 
+    /// Hashes the name of a fragmented datagram: its tuple without ports, and its identification.
+    pub(crate) fn datagram(&self, tuple: &Tuple, identification: u32) -> u64 {
+        let mut hasher = self.keyed;
+        // Longer than any flow key, so that the two never feed the same bytes.
+        hasher.write_u64(u64::from(identification));
+        hasher.write(&tuple.source.octets());
+        hasher.write(&tuple.destination.octets());
+        hasher.write_u64(u64::from(tuple.protocol.0) << 16 | u64::from(tuple.zone));
+        hasher.finish()
+    }
+
     /// Hashes an address and a number.
     pub(crate) fn address(&self, address: Address, number: u64) -> u64 {
         let mut hasher = self.keyed;

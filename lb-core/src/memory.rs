@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::config::Sizes;
-use crate::flow::{fragments, table};
+use crate::flow::{affinity, fragments, table};
 
 /// 64 aligned bytes: the unit of the memory that the caller gives. What they hold beforehand does not
 /// matter.
@@ -20,7 +20,10 @@ impl Block {
 ///
 /// An IPv4 flow comes to 84 bytes and an IPv6 flow to 148, both directions and the index included.
 pub const fn blocks(sizes: Sizes) -> usize {
-    table::blocks(sizes.v4_flows, sizes.v6_flows) + fragments::blocks(sizes.fragments) + cursor_blocks(sizes.services)
+    table::blocks(sizes.v4_flows, sizes.v6_flows)
+        + fragments::blocks(sizes.fragments)
+        + affinity::blocks(sizes.affinity)
+        + cursor_blocks(sizes.services)
 }
 
 /// Round-robin cursors: two a service port, 16 to a block. Slot 0 is the node's.
@@ -32,13 +35,15 @@ const fn cursor_blocks(services: u32) -> usize {
 pub(crate) struct Split<'m> {
     pub(crate) flows: &'m mut [Block],
     pub(crate) fragments: &'m mut [Block],
+    pub(crate) affinity: &'m mut [Block],
     pub(crate) cursors: &'m mut [u32],
 }
 
 pub(crate) fn split(memory: &mut [Block], sizes: Sizes) -> Option<Split<'_>> {
     let (flows, rest) = memory.split_at_mut_checked(table::blocks(sizes.v4_flows, sizes.v6_flows))?;
     let (fragments, rest) = rest.split_at_mut_checked(fragments::blocks(sizes.fragments))?;
+    let (affinity, rest) = rest.split_at_mut_checked(affinity::blocks(sizes.affinity))?;
     let (cursors, _) = rest.split_at_mut_checked(cursor_blocks(sizes.services))?;
     cursors.fill(Block::ZERO);
-    Some(Split { flows, fragments, cursors: bytemuck::must_cast_slice_mut(cursors) })
+    Some(Split { flows, fragments, affinity, cursors: bytemuck::must_cast_slice_mut(cursors) })
 }

@@ -1,2 +1,12 @@
-//! The host side of Matryoshka.
+//! The host side of Matryoshka: every module is an adapter between `lb-core` and a world outside it.
 #![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod clock;
+pub mod device;
+pub mod dialled;
+pub mod explain;
+pub mod k8s;
+pub mod path;
+pub mod replay;
+pub mod rules;

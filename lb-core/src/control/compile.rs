@@ -1,6 +1,5 @@
 //! From resolved service ports to segments, and from segments to an image or a delta.
 
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -14,7 +13,7 @@ use crate::rules::bytes::{put_bytes, put_u16, put_u32, put_u64};
 use crate::rules::directory::{self, ENTRY, Hash, Question};
 use crate::rules::image::{self, CHECKED_FROM, MAGIC, SLOT, VERSION};
 use crate::rules::{Pool, Segment, Vip, VipClass, node, segment};
-use crate::tuple::{Address, Family, Prefix, Protocol};
+use crate::tuple::{Address, Family, Prefix};
 
 /// Why objects can't be compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,21 +47,10 @@ impl core::fmt::Display for CompileError {
 
 impl core::error::Error for CompileError {}
 
-/// The name of a service port in comments and tables: `namespace/name:port/PROTOCOL`.
-pub(super) fn label(resolved: &Resolved) -> String {
-    let protocol = match resolved.port.protocol {
-        Protocol::TCP => "TCP",
-        Protocol::UDP => "UDP",
-        _ => "SCTP",
-    };
-    let (service, port) = (&resolved.service, &resolved.port.name);
-    if port.is_empty() { alloc::format!("{service}/{protocol}") } else { alloc::format!("{service}:{port}/{protocol}") }
-}
-
 /// The identity of a service port in one family: the same in every image of every node.
 pub(super) fn id(resolved: &Resolved) -> u64 {
     let family = if resolved.family == Family::V4 { "\u{0}4" } else { "\u{0}6" };
-    let mut name = label(resolved);
+    let mut name = resolved.label();
     name.push_str(family);
     Key::new(b"lb service ports").bytes(name.as_bytes()).max(1)
 }
@@ -74,7 +62,7 @@ pub(super) fn segment(
     proxy: &Proxy,
     primary: Option<Address>,
 ) -> Result<Vec<u8>, CompileError> {
-    let label = label(resolved);
+    let label = resolved.label();
     let count = |what, count: usize| {
         u16::try_from(count).map_err(|_| CompileError::TooMany { of: Label::from(label.as_str()), what })
     };

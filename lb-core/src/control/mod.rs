@@ -244,7 +244,7 @@ impl Control {
             let vips: Vec<Vip> = resolved.vips.iter().filter(has).copied().collect();
             let primary = self.node.addresses.iter().find(|address| address.family() == resolved.family);
             let bytes = compile::segment(&resolved, &vips, &self.node.proxy, primary.copied())?;
-            let (id, label) = (compile::id(&resolved), Label::from(compile::label(&resolved)));
+            let (id, label) = (compile::id(&resolved), Label::from(resolved.label()));
             if let Some(other) = self.segments.get(&id).filter(|other| other.label != label) {
                 return Err(CompileError::SameId { labels: (other.label.clone(), label) });
             }

@@ -1,10 +1,12 @@
 //! From one Service and its endpoints to what may serve each of its ports (SEMANTICS §3-5): pure.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::objects::{Label, Node, Service, ServicePort, Slice, TrafficPolicy};
 use crate::rules::{Pool, Vip, VipClass};
-use crate::tuple::{Address, Family, Prefix};
+use crate::tuple::{Address, Family, Prefix, Protocol};
 
 /// What may serve one service port in one family, and why not the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +104,18 @@ impl Candidate {
 }
 
 impl Resolved {
+    /// Its name in comments and tables: `namespace/name:port/PROTOCOL`, without the colon if the port has
+    /// no name.
+    pub fn label(&self) -> String {
+        let protocol = match self.port.protocol {
+            Protocol::TCP => "TCP",
+            Protocol::UDP => "UDP",
+            _ => "SCTP",
+        };
+        let (service, port) = (&self.service, &self.port.name);
+        if port.is_empty() { format!("{service}/{protocol}") } else { format!("{service}:{port}/{protocol}") }
+    }
+
     /// The endpoints in a pool; `None` if the pool is not in use.
     pub fn pool(&self, pool: Pool) -> Option<impl Iterator<Item = &Candidate>> {
         let used = if pool == Pool::Cluster { self.uses.0 } else { self.uses.1 };

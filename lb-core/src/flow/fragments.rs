@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::clock::Ticks;
 use crate::memory::Block;
+use crate::tuple::Protocol;
 
 /// One datagram: a keyed hash for its name, and one cache line of memory.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -22,7 +23,8 @@ struct Pieces {
     flags: u8,
     /// Where the datagram ends, once its last fragment was seen.
     end: u16,
-    reserved: [u8; 12],
+    protocol: u8,
+    reserved: [u8; 11],
 }
 
 /// Gaps that a datagram may have while its fragments arrive out of order.
@@ -51,17 +53,16 @@ pub(crate) struct Piece {
     /// Bytes.
     pub(crate) length: u32,
     pub(crate) more: bool,
-    /// Source and destination port, of a first fragment.
-    pub(crate) ports: Option<(u16, u16)>,
+    /// What a first fragment shows: the protocol, source and destination port.
+    pub(crate) first: Option<(Protocol, u16, u16)>,
 }
 
 /// What to do with a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
-    /// It belongs to a datagram with these ports; `releases` if fragments are held for it.
-    Ports {
-        source: u16,
-        destination: u16,
+    /// The first showed this: protocol and ports. `releases` if fragments are held for it.
+    Known {
+        first: (Protocol, u16, u16),
         releases: bool,
     },
     /// The first is still missing.
@@ -82,8 +83,8 @@ impl<'m> FragmentTable<'m> {
         if pieces.flags & LIVE == 0 {
             *pieces = Pieces { name: piece.name, flags: LIVE, deadline: now.plus(lifetime).0, ..Pieces::zeroed() };
         }
-        if let Some((source, destination)) = piece.ports {
-            (pieces.source_port, pieces.destination_port) = (source, destination);
+        if let Some((protocol, source, destination)) = piece.first {
+            (pieces.protocol, pieces.source_port, pieces.destination_port) = (protocol.0, source, destination);
         } else if pieces.flags & FIRST_SEEN == 0 {
             pieces.flags |= HOLDING;
             return Placed::Early;
@@ -98,14 +99,14 @@ impl<'m> FragmentTable<'m> {
         if !piece.more {
             (pieces.end, pieces.flags) = (to, pieces.flags | END_SEEN);
         }
-        let releases = pieces.flags & HOLDING != 0 && piece.ports.is_some();
+        let releases = pieces.flags & HOLDING != 0 && piece.first.is_some();
         pieces.flags = (pieces.flags | FIRST_SEEN) & if releases { !HOLDING } else { !0 };
-        let (source, destination) = (pieces.source_port, pieces.destination_port);
+        let first = (Protocol(pieces.protocol), pieces.source_port, pieces.destination_port);
         // All of it has passed: its identification may be used again at once.
         if pieces.flags & END_SEEN != 0 && pieces.ranges == 1 && pieces.passed.first() == Some(&[0, pieces.end]) {
             pieces.flags = 0;
         }
-        Placed::Ports { source, destination, releases }
+        Placed::Known { first, releases }
     }
 
     /// The entry of this name, or one to be used for it.
@@ -191,11 +192,11 @@ mod tests {
     const NOW: Ticks = Ticks(1000);
 
     fn piece(offset: u32, length: u32, more: bool) -> Piece {
-        Piece { name: 7, offset, length, more, ports: (offset == 0).then_some((10, 53)) }
+        Piece { name: 7, offset, length, more, first: (offset == 0).then_some((Protocol::UDP, 10, 53)) }
     }
 
     fn ports(releases: bool) -> Placed {
-        Placed::Ports { source: 10, destination: 53, releases }
+        Placed::Known { first: (Protocol::UDP, 10, 53), releases }
     }
 
     #[test]

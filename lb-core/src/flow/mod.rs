@@ -3,6 +3,7 @@
 //! One flow is one entry under two keys, the tuple as the client sends it and the tuple as the backend
 //! answers it. Both live and die together, so there are no half-known flows.
 
+pub(crate) mod affinity;
 mod clock;
 mod entry;
 pub(crate) mod fragments;

@@ -6,6 +6,7 @@
 use super::Direction;
 use super::clock::Ticks;
 use crate::config::Timeouts;
+use crate::tuple::Protocol;
 
 /// Where a flow stands. TCP's names are those of RFC 9293 §3.3.2 as Linux' conntrack uses them for an
 /// observer in the middle.
@@ -74,13 +75,19 @@ pub(crate) enum Class {
 impl State {
     /// The state of a flow whose first packet this is. A TCP flow may begin in the middle
     /// (SEMANTICS §11.9); it is taken for established once the backend is heard.
-    pub(crate) const fn first(signal: Signal) -> Self {
+    pub(crate) const fn first(signal: Signal, protocol: Protocol) -> Self {
         match signal {
             Signal::Syn => Self::SynSent,
-            Signal::SynAck | Signal::Segment => Self::PickedUp,
-            Signal::Fin => Self::FinWait,
+            // What a FIN comes to is for `next` to say, which sees the first packet too.
+            Signal::SynAck | Signal::Segment | Signal::Fin => Self::PickedUp,
             Signal::Reset => Self::Close,
-            Signal::Datagram | Signal::Silent => Self::Unreplied,
+            // A later fragment whose first is remembered and whose flow is not.
+            Signal::Silent => match protocol {
+                Protocol::TCP => Self::PickedUp,
+                Protocol::SCTP => Self::SctpOpening,
+                _ => Self::Unreplied,
+            },
+            Signal::Datagram => Self::Unreplied,
             Signal::SctpInit => Self::SctpOpening,
             Signal::SctpHandshake | Signal::SctpData => Self::SctpOpening,
             Signal::SctpClose => Self::SctpClosing,
@@ -192,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_tcp_connection_from_syn_to_time_wait() {
-        let mut state = State::first(Signal::Syn);
+        let mut state = State::first(Signal::Syn, Protocol::TCP);
         assert_eq!(state, State::SynSent);
         for (signal, direction, expected) in [
             (Signal::Syn, O, State::SynSent), // retransmitted
@@ -215,7 +222,7 @@ mod tests {
     #[test]
     fn spoofed_packets_from_one_side_alone_never_make_a_flow_established() {
         for first in [Signal::Syn, Signal::Segment, Signal::Datagram, Signal::SctpInit, Signal::SctpData] {
-            let mut state = State::first(first);
+            let mut state = State::first(first, Protocol::TCP);
             for signal in [Signal::Segment, Signal::Syn, Signal::Datagram, Signal::SctpData, Signal::SctpHandshake] {
                 state = state.next(signal, O);
                 assert!(state.class() < Class::Established, "{first:?} then {signal:?}");

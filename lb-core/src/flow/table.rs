@@ -54,6 +54,15 @@ struct List {
     tail: u32,
 }
 
+/// How many flows made room for a new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Their deadline had passed.
+    pub(crate) expired: u64,
+    /// They gave way before it.
+    pub(crate) evicted: u64,
+}
+
 /// No room, and none to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
@@ -96,7 +105,7 @@ impl<'m> FlowTable<'m> {
     }
 
     /// Begins a flow whose keys are not in the table. In a full one an expired flow goes first, then the
-    /// longest-standing one of the lowest class; the second value tells whether a live one had to go.
+    /// longest-standing one of the lowest class.
     pub(crate) fn insert(
         &mut self,
         now: Ticks,
@@ -104,13 +113,13 @@ impl<'m> FlowTable<'m> {
         reply: &Tuple,
         state: State,
         flags: Flags,
-    ) -> Result<(FlowId, bool), Full> {
+    ) -> Result<(FlowId, Ended), Full> {
         let family = original.source.family();
-        let mut evicted = false;
+        let mut ended = Ended::default();
         let flow = match self.take_free(family) {
             Some(flow) => flow,
             None => {
-                evicted = self.evict(now, family)?;
+                ended = self.evict(now, family)?;
                 self.take_free(family).ok_or(Full)?
             }
         };
@@ -140,7 +149,7 @@ impl<'m> FlowTable<'m> {
             slab.live += 1;
         }
         self.enlist(flow, state.class());
-        Ok((FlowId(flow), evicted))
+        Ok((FlowId(flow), ended))
     }
 
     /// Ends a flow.
@@ -306,20 +315,20 @@ impl<'m> FlowTable<'m> {
         }
     }
 
-    /// Makes room in a full slab: true if a flow that had not expired had to go.
-    fn evict(&mut self, now: Ticks, family: Family) -> Result<bool, Full> {
+    /// Makes room in a full slab.
+    fn evict(&mut self, now: Ticks, family: Family) -> Result<Ended, Full> {
         /// Entries that a newcomer's packet pays for to find one expired but not yet swept.
         const GLANCE: usize = 16;
         let before = self.live(family);
-        self.expire(now, GLANCE);
+        let expired = self.expire(now, GLANCE) as u64;
         if self.live(family) < before {
-            return Ok(false);
+            return Ok(Ended { expired, evicted: 0 });
         }
         let slab = self.slabs.get(family as usize).ok_or(Full)?;
         let victim = slab.lists.iter().map(|list| list.head).find(|head| *head != NONE).ok_or(Full)?;
-        let expired = self.entry(FlowId(victim)).is_some_and(|entry| entry.is_expired(now));
+        let over = self.entry(FlowId(victim)).is_some_and(|entry| entry.is_expired(now));
         self.remove(FlowId(victim));
-        Ok(!expired)
+        Ok(Ended { expired: expired + u64::from(over), evicted: u64::from(!over) })
     }
 
     /// Hangs a flow at the end of its class's list.

@@ -132,6 +132,11 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         })
     }
 
+    /// The memory that it lies in.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
     fn part(&self, (at, length): (usize, usize)) -> &[u8] {
         self.memory.as_ref().get(at..).and_then(|rest| rest.get(..length)).unwrap_or(&[])
     }

@@ -214,6 +214,15 @@ impl<'r> NodeRules<'r> {
             .fold(0, |all, facts| all | facts)
     }
 
+    /// The node's own addresses, the first of each family its primary one.
+    pub fn own_addresses(&self) -> impl Iterator<Item = Address> + use<'r> {
+        let (bytes, at) = (self.bytes, self.addresses());
+        let own = move |i: &usize| u8_at(bytes, at + i * PREFIX + 17).is_some_and(|facts| facts & address::OWN != 0);
+        let host =
+            move |i: usize| prefix(bytes, at + i * PREFIX).filter(|block| *block == Prefix::host(block.address()));
+        (0..self.count(50)).filter(own).filter_map(move |i| Some(host(i)?.address()))
+    }
+
     /// Blocks that ClusterIPs come from.
     pub fn service_cidrs(&self) -> impl Iterator<Item = Prefix> + use<'r> {
         prefixes(self.bytes, self.cidrs(), self.count(52))

@@ -268,6 +268,21 @@ impl<'r> Segment<'r> {
         (0..self.pool_size(pool)).map_while(move |i| segment.member(pool, i))
     }
 
+    /// Whether a pool has this backend.
+    pub fn pool_has(&self, pool: Pool, address: Address, port: u16) -> bool {
+        let (mut low, mut high) = (0, self.pool_size(pool));
+        while low < high {
+            let middle = (low + high) / 2;
+            let Some(backend) = self.member(pool, middle) else { return false };
+            match (backend.address, backend.port).cmp(&(address, port)) {
+                core::cmp::Ordering::Less => low = middle + 1,
+                core::cmp::Ordering::Greater => high = middle,
+                core::cmp::Ordering::Equal => return true,
+            }
+        }
+        false
+    }
+
     /// The size of a pool's Maglev table; 0 if it has none.
     pub fn maglev_size(&self, pool: Pool) -> u32 {
         self.u32(if pool == Pool::Cluster { 32 } else { 36 }) as u32
@@ -306,6 +321,8 @@ impl<'r> Segment<'r> {
         let family = u8_at(self.bytes, 7);
         let ours = |address: Address| address.is_v4() == (family == Some(4));
         let members = |pool| (0..self.pool_size(pool)).all(|i| self.member(pool, i).is_some());
+        let number = |pool, i| self.member(pool, i).map(|backend| (backend.address, backend.port));
+        let rising = |pool| (1..self.pool_size(pool)).all(|i| number(pool, i - 1) < number(pool, i));
         let tables = |pool| (0..self.maglev_size(pool)).all(|slot| self.maglev(pool, slot).is_some());
         whole
             && self.id() != 0
@@ -322,6 +339,8 @@ impl<'r> Segment<'r> {
             })
             && members(Pool::Cluster)
             && members(Pool::Local)
+            && rising(Pool::Cluster)
+            && rising(Pool::Local)
             && tables(Pool::Cluster)
             && tables(Pool::Local)
             && self.ranges().count() == self.u16(30)

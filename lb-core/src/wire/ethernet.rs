@@ -36,7 +36,7 @@ const OLD_SERVICE_TAG: u16 = 0x9100;
 const MAX_TAGS: usize = 2;
 
 /// The IP version that a frame carries and where its header begins; `None` if it carries no IP.
-#[inline]
+#[inline(always)]
 pub(super) fn read(data: &[u8]) -> Result<Option<(Family, usize)>, Malformed> {
     let header: &Header = view(data, 0).ok_or(Malformed::Truncated)?;
     let mut ether_type = u16::from_be_bytes(header.ether_type);

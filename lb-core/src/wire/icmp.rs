@@ -45,28 +45,28 @@ pub(crate) const fn is_error(family: Family, kind: u8) -> bool {
 }
 
 /// What a message is. An error whose quoted packet shows no ports is [`Content::Other`], not malformed.
-#[cold]
-pub(super) fn read(data: &[u8], ip: &Network, payload: &Payload<'_>, family: Family) -> Result<Content, Malformed> {
+pub(super) fn read(data: &[u8], ip: Network, payload: Payload<'_>) -> Result<Content, Malformed> {
+    let family = ip.source.family();
     let header: &Header = payload.header()?;
     Ok(match (family, header.kind) {
         (Family::V4, ECHO_REQUEST_V4) | (Family::V6, ECHO_REQUEST_V6) => Content::EchoRequest,
-        (_, kind) if is_error(family, kind) => quoted(data, ip, family).map_or(Content::Other, Content::Error),
+        (_, kind) if is_error(family, kind) => quoted(data, ip).map_or(Content::Other, Content::Error),
         _ => Content::Other,
     })
 }
 
 /// The quoted packet: RFC 792 promises its IP header and the eight bytes behind it, which begin with
 /// the ports where it was no later fragment.
-fn quoted(data: &[u8], ip: &Network, family: Family) -> Option<Quoted> {
+fn quoted(data: &[u8], ip: Network) -> Option<Quoted> {
     let data = data.get(..ip.end.min(data.len()))?;
     let network = ip.transport + size_of::<ErrorHeader>();
-    let quoted = Network::read(data, network, family).ok()?;
+    let quoted = Network::read(data, network, ip.source.family()).ok()?;
     if quoted.is_later_fragment() || !quoted.protocol.has_ports() {
         return None;
     }
     let payload = quoted.payload(data);
     let ports: &Ports = view(payload.bytes, 0)?;
-    let tuple = quoted.tuple(u16::from_be_bytes(ports.source_port), u16::from_be_bytes(ports.destination_port));
+    let tuple = quoted.tuple((u16::from_be_bytes(ports.source_port), u16::from_be_bytes(ports.destination_port)));
     Some(Quoted {
         tuple,
         network: offset(network),

@@ -29,7 +29,7 @@ pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
-#[inline]
+#[inline(always)]
 pub(super) fn read(data: &[u8], at: usize) -> Result<Network, Malformed> {
     let header: &Header = view(data, at).ok_or(Malformed::Truncated)?;
     let length = if header.version_length == PLAIN { size_of::<Header>() } else { length_with_options(header)? };

@@ -59,7 +59,7 @@ const HOST_IDENTITY: u8 = 139;
 /// RFC 5533 §5.1.
 const SHIM6: u8 = 140;
 
-#[inline]
+#[inline(always)]
 pub(super) fn read(data: &[u8], at: usize) -> Result<Network, Malformed> {
     let header: &Header = view(data, at).ok_or(Malformed::Truncated)?;
     let [version, ..] = header.version_flow;
@@ -77,58 +77,72 @@ pub(super) fn read(data: &[u8], at: usize) -> Result<Network, Malformed> {
         0 => data.len(),
         length => transport + usize::from(length),
     };
-    let plain = Network { source, destination, protocol: Protocol(header.next), transport, end, fragment: None };
-    if is_extension(header.next) { walk(data, plain) } else { Ok(plain) }
+    let Chain { protocol, transport, fragment } = if is_extension(header.next) {
+        walk(data, header.next, transport, end)?
+    } else {
+        Chain { protocol: Protocol(header.next), transport, fragment: None }
+    };
+    Ok(Network { source, destination, protocol, transport, end, fragment })
 }
 
-#[inline]
+/// How far the chain of headers is read.
+struct Chain {
+    /// What lies at `transport`.
+    protocol: Protocol,
+    transport: usize,
+    fragment: Option<Fragment>,
+}
+
+#[inline(always)]
 fn is_extension(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS | MOBILITY | HOST_IDENTITY | SHIM6)
 }
 
 /// Steps over the extension headers, of which there is one at least and may be [`MAX_EXTENSIONS`].
 #[cold]
-fn walk(data: &[u8], mut ip: Network) -> Result<Network, Malformed> {
+fn walk(data: &[u8], first: u8, transport: usize, end: usize) -> Result<Chain, Malformed> {
+    let mut chain = Chain { protocol: Protocol(first), transport, fragment: None };
     for _ in 0..MAX_EXTENSIONS {
-        let at = ip.transport;
-        let next = ip.protocol.0;
-        if ip.end.saturating_sub(at) < size_of::<Extension>() {
-            return Err(does_not_fit(&ip));
+        let at = chain.transport;
+        let kind = chain.protocol.0;
+        if end.saturating_sub(at) < size_of::<Extension>() {
+            return Err(does_not_fit(chain.fragment));
         }
-        let length = if next == FRAGMENT {
+        let length = if kind == FRAGMENT {
             let header: &FragmentExtension = view(data, at).ok_or(Malformed::Truncated)?;
             let length = size_of::<FragmentExtension>();
-            if ip.fragment.is_some() {
+            if chain.fragment.is_some() {
                 return Err(Malformed::Fragment);
             }
-            ip.fragment = fragment(header, ip.end - at - length)?;
-            ip.protocol = Protocol(header.next);
+            chain.fragment = fragment(header, end - at - length)?;
+            chain.protocol = Protocol(header.next);
             length
         } else {
             let header: &Extension = view(data, at).ok_or(Malformed::Truncated)?;
-            if next == ROUTING && header.segments_left != 0 {
-                return Ok(ip);
+            if kind == ROUTING && header.segments_left != 0 {
+                return Ok(chain);
             }
-            ip.protocol = Protocol(header.next);
+            chain.protocol = Protocol(header.next);
             (usize::from(header.length) + 1) * 8
         };
-        ip.transport = at + length;
-        if ip.transport > ip.end {
-            return Err(does_not_fit(&ip));
+        chain.transport = at + length;
+        if chain.transport > end {
+            return Err(does_not_fit(chain.fragment));
         }
-        if ip.transport > data.len() {
+        if chain.transport > data.len() {
             return Err(Malformed::Truncated);
         }
-        if ip.is_later_fragment() || !is_extension(ip.protocol.0) {
-            return Ok(ip);
+        let later = chain.fragment.is_some_and(|fragment| fragment.offset != 0);
+        if later || !is_extension(chain.protocol.0) {
+            return Ok(chain);
         }
     }
     Err(Malformed::TooManyExtensions)
 }
 
 /// An extension header that reaches beyond the packet; a first fragment must hold them all (RFC 7112 §5).
-fn does_not_fit(ip: &Network) -> Malformed {
-    if ip.fragment.is_some() { Malformed::Fragment } else { Malformed::IpHeader }
+fn does_not_fit(fragment: Option<Fragment>) -> Malformed {
+    if fragment.is_some() { Malformed::Fragment } else { Malformed::IpHeader }
 }
 
 fn fragment(header: &FragmentExtension, length: usize) -> Result<Option<Fragment>, Malformed> {

@@ -136,31 +136,62 @@ pub fn parse(data: &[u8], link: Link) -> Result<Option<Headers>, Malformed> {
     };
     let Some((family, network)) = found else { return Ok(None) };
     let ip = Network::read(data, network, family)?;
-    let payload = ip.payload(data);
-    let (source_port, destination_port, content) = if ip.is_later_fragment() {
-        (0, 0, Content::LaterFragment)
+    if ip.fragment.is_some() || matches!(ip.protocol, Protocol::ICMP | Protocol::ICMPV6) {
+        unusual(data, network, family).map(Some)
     } else {
-        match (ip.protocol, family) {
-            (Protocol::TCP, _) => tcp::read(&payload)?,
-            (Protocol::UDP, _) => udp::read(&payload)?,
-            (Protocol::SCTP, _) => sctp::read(&payload)?,
-            (Protocol::ICMP, Family::V4) | (Protocol::ICMPV6, Family::V6) => {
-                (0, 0, icmp::read(data, &ip, &payload, family)?)
-            }
-            _ => (0, 0, Content::Other),
-        }
-    };
-    Ok(Some(Headers {
-        tuple: ip.tuple(source_port, destination_port),
-        network: offset(network),
-        transport: offset(ip.transport),
-        transport_length: payload.length,
-        content,
-        fragment: ip.fragment,
-    }))
+        transport(network, Network { fragment: None, ..ip }, ip.payload(data)).map(Some)
+    }
 }
 
+/// The headers of a packet that is no fragment or the first.
+///
+/// Each arm makes the whole of the result: a `Content` handed from here to there would be copied, and
+/// is large for the sake of errors alone.
+#[inline(always)]
+fn transport(network: usize, ip: Network, payload: Payload<'_>) -> Result<Headers, Malformed> {
+    match ip.protocol {
+        Protocol::TCP => {
+            let (ports, flags) = tcp::read(payload)?;
+            Ok(ip.headers(network, payload, ports, Content::Tcp(flags)))
+        }
+        Protocol::UDP => {
+            let ports = udp::read(payload)?;
+            Ok(ip.headers(network, payload, ports, Content::Udp))
+        }
+        Protocol::SCTP => {
+            let (ports, chunk) = sctp::read(payload)?;
+            Ok(ip.headers(network, payload, ports, Content::Sctp(chunk)))
+        }
+        _ => Ok(ip.headers(network, payload, (0, 0), Content::Other)),
+    }
+}
+
+/// The headers of a fragment or an ICMP message. Starts from the IP header again, so that what was read
+/// of it so far need not be kept in memory.
+#[cold]
+fn unusual(data: &[u8], network: usize, family: Family) -> Result<Headers, Malformed> {
+    let ip = Network::read(data, network, family)?;
+    let payload = ip.payload(data);
+    if ip.is_later_fragment() {
+        return Ok(ip.headers(network, payload, (0, 0), Content::LaterFragment));
+    }
+    match (ip.protocol, family) {
+        (Protocol::ICMP, Family::V4) | (Protocol::ICMPV6, Family::V6) => {
+            let content = icmp::read(data, ip, payload)?;
+            Ok(ip.headers(network, payload, (0, 0), content))
+        }
+        _ => transport(network, ip, payload),
+    }
+}
+
+/// Source and destination port.
+type Ports = (u16, u16);
+
 /// What an IP header and its extensions say, of either version.
+///
+/// This and [`Payload`] go by value, and what is rare out of line, so that for a plain packet they
+/// live in registers alone: kept in memory they cost more than all the rest of reading it.
+#[derive(Clone, Copy)]
 struct Network {
     source: Address,
     destination: Address,
@@ -174,7 +205,7 @@ struct Network {
 }
 
 impl Network {
-    #[inline]
+    #[inline(always)]
     fn read(data: &[u8], at: usize, family: Family) -> Result<Self, Malformed> {
         match family {
             Family::V4 => ipv4::read(data, at),
@@ -182,20 +213,32 @@ impl Network {
         }
     }
 
-    #[inline]
-    fn payload<'d>(&self, data: &'d [u8]) -> Payload<'d> {
+    #[inline(always)]
+    fn payload<'d>(self, data: &'d [u8]) -> Payload<'d> {
         let bytes = data.get(self.transport..self.end.min(data.len())).unwrap_or_default();
         let length = u32::try_from(self.end.saturating_sub(self.transport)).unwrap_or(u32::MAX);
         Payload { bytes, length, fragment: self.fragment.is_some() }
     }
 
-    #[inline]
-    fn is_later_fragment(&self) -> bool {
+    #[inline(always)]
+    fn is_later_fragment(self) -> bool {
         self.fragment.is_some_and(|fragment| fragment.offset != 0)
     }
 
-    #[inline]
-    fn tuple(&self, source_port: u16, destination_port: u16) -> Tuple {
+    #[inline(always)]
+    fn headers(self, network: usize, payload: Payload<'_>, ports: Ports, content: Content) -> Headers {
+        Headers {
+            tuple: self.tuple(ports),
+            network: offset(network),
+            transport: offset(self.transport),
+            transport_length: payload.length,
+            content,
+            fragment: self.fragment,
+        }
+    }
+
+    #[inline(always)]
+    fn tuple(self, (source_port, destination_port): Ports) -> Tuple {
         Tuple {
             source: self.source,
             destination: self.destination,
@@ -208,6 +251,7 @@ impl Network {
 }
 
 /// What lies behind the IP headers.
+#[derive(Clone, Copy)]
 struct Payload<'d> {
     /// The bytes at hand, none beyond the packet.
     bytes: &'d [u8],
@@ -219,22 +263,25 @@ struct Payload<'d> {
 
 impl<'d> Payload<'d> {
     /// The header that a payload begins with.
-    #[inline]
-    fn header<H: AnyBitPattern>(&self) -> Result<&'d H, Malformed> {
-        view(self.bytes, 0).ok_or_else(|| self.missing(size_of::<H>()))
-    }
-
-    /// Why the first `needed` bytes are not all at hand.
-    #[cold]
-    fn missing(&self, needed: usize) -> Malformed {
-        if self.length as usize >= needed {
-            Malformed::Truncated
-        } else if self.fragment {
-            // No host splits a header; RFC 1858 §3 and RFC 7112 §5 tell who does, and why to drop it.
-            Malformed::Fragment
-        } else {
-            Malformed::TransportHeader
+    #[inline(always)]
+    fn header<H: AnyBitPattern>(self) -> Result<&'d H, Malformed> {
+        match view(self.bytes, 0) {
+            Some(header) => Ok(header),
+            None => Err(missing(size_of::<H>(), self.length, self.fragment)),
         }
+    }
+}
+
+/// Why a payload of this length has no header of this size at hand.
+#[cold]
+fn missing(header: usize, length: u32, fragment: bool) -> Malformed {
+    if length as usize >= header {
+        Malformed::Truncated
+    } else if fragment {
+        // No host splits a header; RFC 1858 §3 and RFC 7112 §5 tell who does, and why to drop it.
+        Malformed::Fragment
+    } else {
+        Malformed::TransportHeader
     }
 }
 
@@ -257,14 +304,14 @@ impl Fragment {
 }
 
 /// The header of this shape at this offset, `None` where the bytes end before it does.
-#[inline]
+#[inline(always)]
 pub(crate) fn view<H: AnyBitPattern>(data: &[u8], at: usize) -> Option<&H> {
     bytemuck::try_from_bytes(data.get(at..)?.get(..size_of::<H>())?).ok()
 }
 
 /// An offset in 16 bits. Nothing is lost: two VLAN tags, an IPv6 header and [`MAX_EXTENSIONS`] of at
 /// most 2048 bytes, twice with the quoted packet, come to less than 33,000.
-#[inline]
+#[inline(always)]
 fn offset(at: usize) -> u16 {
     at as u16
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Content, Malformed, Payload};
+use super::{Malformed, Payload, Ports};
 
 /// The common header (RFC 9260 §3.1).
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -25,9 +25,9 @@ struct Start {
 }
 
 /// Ports and the first chunk's type.
-#[inline]
-pub(super) fn read(payload: &Payload<'_>) -> Result<(u16, u16, Content), Malformed> {
+#[inline(always)]
+pub(super) fn read(payload: Payload<'_>) -> Result<(Ports, u8), Malformed> {
     let Start { common, chunk_type } = payload.header()?;
-    let content = Content::Sctp(*chunk_type);
-    Ok((u16::from_be_bytes(common.source_port), u16::from_be_bytes(common.destination_port), content))
+    let ports = (u16::from_be_bytes(common.source_port), u16::from_be_bytes(common.destination_port));
+    Ok((ports, *chunk_type))
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Content, Malformed, Payload};
+use super::{Malformed, Payload, Ports};
 
 /// The header without options (RFC 9293 §3.1).
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -56,13 +56,13 @@ impl TcpFlags {
 }
 
 /// Ports and flags. Options are not read, so they may be cut off or travel in the next fragment.
-#[inline]
-pub(super) fn read(payload: &Payload<'_>) -> Result<(u16, u16, Content), Malformed> {
+#[inline(always)]
+pub(super) fn read(payload: Payload<'_>) -> Result<(Ports, TcpFlags), Malformed> {
     let header: &Header = payload.header()?;
     let length = u32::from(header.data_offset >> 4) * 4;
     if (length as usize) < size_of::<Header>() || (length > payload.length && !payload.fragment) {
         return Err(Malformed::TransportHeader);
     }
-    let content = Content::Tcp(TcpFlags(header.flags));
-    Ok((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port), content))
+    let ports = (u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port));
+    Ok((ports, TcpFlags(header.flags)))
 }

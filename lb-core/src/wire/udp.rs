@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Content, Malformed, Payload};
+use super::{Malformed, Payload, Ports};
 
 /// The header.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -17,13 +17,13 @@ pub(crate) struct Header {
 }
 
 /// Ports.
-#[inline]
-pub(super) fn read(payload: &Payload<'_>) -> Result<(u16, u16, Content), Malformed> {
+#[inline(always)]
+pub(super) fn read(payload: Payload<'_>) -> Result<Ports, Malformed> {
     let header: &Header = payload.header()?;
     let length = u32::from(u16::from_be_bytes(header.length));
     let shorter = length != 0 && (length as usize) < size_of::<Header>();
     if shorter || (length > payload.length && !payload.fragment) {
         return Err(Malformed::TransportHeader);
     }
-    Ok((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port), Content::Udp))
+    Ok((u16::from_be_bytes(header.source_port), u16::from_be_bytes(header.destination_port)))
 }

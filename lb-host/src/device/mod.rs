@@ -1,0 +1,4 @@
+//! Where packets come from and go to.
+
+pub mod capture;
+pub mod link;

@@ -1,0 +1,261 @@
+//! Fragments are translated one by one and put together again at the far end: by hand here, with etherparse
+//! for headers and checksums.
+
+mod common;
+
+use common::cluster::{twins, web};
+use common::frames::{self, ETHERNET, check_checksums, frame_with, sliced};
+use common::lab::{Lab, SIZES, config};
+use etherparse::{
+    IpFragOffset, IpHeaders, IpNumber, Ipv6FragmentHeader, Ipv6HeaderSlice, NetSlice, PacketBuilder, SlicedPacket,
+};
+use lb_core::flow::State;
+use lb_core::{DropReason, Sizes, Timeouts, Verdict};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const CLIENT: &str = "10.244.2.9:40000";
+const DNS: &str = "10.96.0.10:53";
+const POD: &str = "10.244.1.2:5353";
+
+/// A frame's IP packet as fragments, cut at these offsets of its payload (multiples of 8).
+fn fragments(frame: &[u8], cuts: &[usize], identification: u32) -> Vec<Vec<u8>> {
+    let packet = sliced(frame, true);
+    let payload = packet.ip_payload().unwrap();
+    let (number, payload) = (payload.ip_number, payload.payload);
+    let (source, destination) = frames::addresses(&packet);
+    let starts = [0].into_iter().chain(cuts.iter().copied());
+    let ends = cuts.iter().copied().chain([payload.len()]);
+    let fragment = |(start, end): (usize, usize)| {
+        let mut headers = frames::ip_headers(source, destination);
+        let offset = IpFragOffset::try_new((start / 8) as u16).unwrap();
+        let more = end != payload.len();
+        match &mut headers {
+            IpHeaders::Ipv4(header, _) => {
+                header.dont_fragment = false;
+                header.identification = identification as u16;
+                (header.fragment_offset, header.more_fragments) = (offset, more);
+            }
+            IpHeaders::Ipv6(_, extensions) => {
+                extensions.fragment = Some(Ipv6FragmentHeader::new(number, offset, more, identification));
+            }
+        }
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ip(headers)
+            .write(&mut frame, number, &payload[start..end])
+            .unwrap();
+        frame
+    };
+    starts.zip(ends).map(fragment).collect()
+}
+
+/// The datagram that these fragments make, as a frame; `None` if a part is missing.
+fn reassembled(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let mut parts = BTreeMap::new();
+    let (mut length, mut number, mut ends) = (None, IpNumber::UDP, None);
+    for fragment in fragments {
+        let packet = SlicedPacket::from_ethernet(fragment).unwrap();
+        check_checksums(&packet);
+        let payload = packet.ip_payload().unwrap();
+        let (offset, more) = match packet.net.as_ref().unwrap() {
+            NetSlice::Ipv4(ip) => (ip.header().fragments_offset(), ip.header().more_fragments()),
+            NetSlice::Ipv6(_) => {
+                let header = Ipv6HeaderSlice::from_slice(&fragment[ETHERNET..]).unwrap();
+                assert_eq!(header.next_header(), IpNumber::IPV6_FRAGMENTATION_HEADER);
+                let (header, _) = Ipv6FragmentHeader::from_slice(&fragment[ETHERNET + 40..]).unwrap();
+                (header.fragment_offset, header.more_fragments)
+            }
+            NetSlice::Arp(_) => panic!("ARP"),
+        };
+        let offset = usize::from(offset.byte_offset());
+        number = payload.ip_number;
+        parts.insert(offset, payload.payload.to_vec());
+        if !more {
+            length = Some(offset + payload.payload.len());
+        }
+        let found = frames::addresses(&packet);
+        assert!(ends.is_none_or(|ends| ends == found), "fragments of one datagram went two ways");
+        ends = Some(found);
+    }
+    let mut payload = Vec::new();
+    for (offset, part) in parts {
+        if offset != payload.len() {
+            return None;
+        }
+        payload.extend(part);
+    }
+    let (source, destination) = ends?;
+    if Some(payload.len()) != length {
+        return None;
+    }
+    let mut frame = Vec::new();
+    frames::ethernet(frames::ip_headers(source, destination)).write(&mut frame, number, &payload).unwrap();
+    Some(frame)
+}
+
+/// Sends fragments through, keeping those that are to be held and submitting them again when released, as a
+/// caller does. Gives what left, in order, and every verdict's word.
+fn through(lab: &mut Lab, fragments: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<String>) {
+    let (mut left, mut words, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for fragment in fragments {
+        let sent = lab.send(fragment);
+        words.push(Verdict::label(sent.verdict.code()).unwrap().to_owned());
+        match sent.verdict {
+            Verdict::Forward { .. } => left.push(sent.frame),
+            Verdict::Hold(datagram) => held.push((datagram, sent.frame)),
+            _ => {}
+        }
+        let Some(released) = sent.releases else { continue };
+        let (go, stay) = held.into_iter().partition(|(datagram, _)| *datagram == released);
+        held = stay;
+        for (_, fragment) in go {
+            let sent = lab.send(&fragment);
+            words.push(format!("again: {}", Verdict::label(sent.verdict.code()).unwrap()));
+            if let Verdict::Forward { .. } = sent.verdict {
+                left.push(sent.frame);
+            }
+        }
+    }
+    (left, words)
+}
+
+fn payload() -> Vec<u8> {
+    (0..3000u32).map(|n| (n * 7 + n / 256) as u8).collect()
+}
+
+#[test]
+fn whatever_the_order_the_far_end_gets_the_datagram() {
+    let orders: [&[usize]; 6] = [&[0, 1, 2], &[0, 2, 1], &[1, 0, 2], &[1, 2, 0], &[2, 0, 1], &[2, 1, 0]];
+    // Client, Vip, and the two ends that the backend sees; `*` is the port chosen.
+    let ways = [
+        ("udp", CLIENT, DNS, "10.244.2.9:40000 > 10.244.1.2:5353"),
+        ("udp", "203.0.113.5:40000", "198.51.100.7:53", "192.0.2.10:* > 10.244.1.2:5353"),
+        ("udp", "10.244.1.2:40000", DNS, "192.0.2.10:* > 10.244.1.2:5353"),
+        ("A", CLIENT, "10.96.0.10:80", "10.244.2.9:40000 > 10.244.1.2:8080"),
+    ];
+    for (kind, client, vip, expected) in ways {
+        for (order, v6) in orders.into_iter().flat_map(|order| [(order, false), (order, true)]) {
+            let named = |text: &str| if v6 { twins(text) } else { text.to_owned() };
+            let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+            let whole = frame_with(kind, &named(client), &named(vip), &payload());
+            let parts = fragments(&whole, &[1208, 2400], 77);
+            let shuffled: Vec<_> = order.iter().map(|n| parts[*n].clone()).collect();
+            let (left, words) = through(&mut lab, &shuffled);
+            let first = order.iter().position(|n| *n == 0).unwrap();
+            let name = format!("{kind} to {vip}, {order:?}, v6: {v6}: {words:?}");
+            assert_eq!(words.iter().filter(|word| *word == "hold").count(), first, "{name}");
+            let datagram = reassembled(&left).expect(&name);
+            let ends = frames::ends(&datagram, true);
+            let (from, to) = ends.split_once(" > ").unwrap();
+            let port = from.rsplit_once(':').unwrap().1;
+            assert_eq!(ends, named(expected).replace('*', port), "{name}");
+            assert!(datagram.ends_with(&payload()), "{name}");
+            // One flow, one turn of it, and the answer finds its way in fragments too.
+            assert_eq!(lab.engine.counters().flows_created, 1, "{name}");
+            let answer = fragments(&frame_with(kind, to, from, &payload()), &[1480, 2960], 78);
+            let (back, words) = through(&mut lab, &[answer[1].clone(), answer[0].clone(), answer[2].clone()]);
+            assert_eq!(words, ["hold", "forward-reply", "again: forward-reply", "forward-reply"], "{name}");
+            let back = reassembled(&back).expect(&name);
+            assert_eq!(frames::ends(&back, true), format!("{} > {}", named(vip), named(client)), "{name}");
+        }
+    }
+}
+
+#[test]
+fn datagrams_do_not_mix() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    let other = "10.244.2.8:40001";
+    let one = fragments(&frame_with("udp", CLIENT, DNS, &payload()), &[1208], 77);
+    let next = fragments(&frame_with("udp", "10.244.2.9:40002", DNS, &payload()), &[1208], 78);
+    let same_id = fragments(&frame_with("udp", other, DNS, &payload()), &[1208], 77);
+    // Later fragments first, then the firsts in another order: each goes where its own first went.
+    let sequence = [&one[1], &next[1], &same_id[1], &next[0], &same_id[0], &one[0]].map(Clone::clone);
+    let (left, words) = through(&mut lab, &sequence);
+    assert_eq!(words[..3], ["hold", "hold", "hold"]);
+    assert_eq!(left.len(), 6);
+    for (pair, expected) in left.chunks(2).zip(["10.244.2.9:40002", other, CLIENT]) {
+        let datagram = reassembled(pair).expect("each first and its own later fragment, side by side");
+        assert_eq!(frames::ends(&datagram, true), format!("{expected} > {POD}"));
+    }
+}
+
+#[test]
+fn a_fragment_that_overlaps_goes_no_further() {
+    // RFC 5722 §4, RFC 8200 §4.5; and over IPv4 as well, against RFC 1858's attacks.
+    for v6 in [false, true] {
+        let named = |text: &str| if v6 { twins(text) } else { text.to_owned() };
+        let whole = frame_with("udp", &named(CLIENT), &named(DNS), &payload());
+        let [coarse, fine] = [&[1208][..], &[1200, 1208]].map(|cuts| fragments(&whole, cuts, 77));
+        let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+        for (fragment, expected) in [
+            (&coarse[0], "forward"),
+            (&fine[1], "fragment-overlap"),
+            (&coarse[0], "fragment-overlap"),
+            (&coarse[1], "forward"),
+        ] {
+            let sent = lab.send(fragment);
+            assert_eq!(Verdict::label(sent.verdict.code()), Some(expected), "v6: {v6}");
+        }
+        // The datagram is complete: its identification may come again.
+        let (left, _) = through(&mut lab, &coarse);
+        assert!(reassembled(&left).is_some());
+    }
+}
+
+#[test]
+fn what_waits_is_forgotten_after_its_time() {
+    let timeouts = Timeouts { fragments: Duration::from_secs(30), ..Timeouts::LINUX };
+    let config = lb_core::Config { timeouts, ..config() };
+    let mut lab = Lab::with(config, SIZES, common::cluster::node(), [web(&["10.244.1.2 node-a"])]);
+    let parts = fragments(&frame_with("udp", CLIENT, DNS, &payload()), &[1208, 2400], 77);
+    assert!(matches!(lab.send(&parts[0]).verdict, Verdict::Forward { .. }));
+    lab.now = 29_999;
+    assert!(matches!(lab.send(&parts[1]).verdict, Verdict::Forward { .. }));
+    lab.now = 30_000;
+    // Its first fragment is not known any more.
+    assert!(matches!(lab.send(&parts[2]).verdict, Verdict::Hold(_)));
+    // And a first that comes now is a new datagram's.
+    assert!(matches!(lab.send(&parts[0]).verdict, Verdict::Forward { .. }));
+}
+
+#[test]
+fn a_later_fragment_that_outlives_its_tcp_flow_begins_a_tcp_flow() {
+    let timeouts = Timeouts { tcp_picked_up: Duration::from_secs(5), ..Timeouts::LINUX };
+    let config = lb_core::Config { timeouts, ..config() };
+    let mut lab = Lab::with(config, SIZES, common::cluster::node(), [web(&["10.244.1.2 node-a"])]);
+    let parts = fragments(&frame_with("A", CLIENT, "10.96.0.10:80", &payload()), &[1208], 77);
+    for (at, part) in parts.iter().enumerate() {
+        lab.now = at as u64 * 10_000;
+        assert!(matches!(lab.send(part).verdict, Verdict::Forward { .. }));
+    }
+    let states: Vec<State> = lab.engine.flows().map(|flow| flow.state).collect();
+    assert_eq!(states, [State::PickedUp]);
+}
+
+#[test]
+fn no_room_for_another_datagram() {
+    let sizes = Sizes { fragments: 2, ..SIZES };
+    let mut lab = Lab::with(config(), sizes, common::cluster::node(), [web(&["10.244.1.2 node-a"])]);
+    let datagram = |n: u32| fragments(&frame_with("udp", CLIENT, DNS, &payload()), &[1208], n);
+    for n in 0..2 {
+        assert!(matches!(lab.send(&datagram(n)[0]).verdict, Verdict::Forward { .. }));
+    }
+    assert_eq!(lab.send(&datagram(2)[0]).verdict, Verdict::Drop(DropReason::FragmentTableFull));
+    assert!(matches!(lab.send(&datagram(0)[1]).verdict, Verdict::Forward { .. }), "one is complete");
+    assert!(matches!(lab.send(&datagram(2)[0]).verdict, Verdict::Forward { .. }));
+}
+
+#[test]
+fn fragments_of_no_service_pass_and_those_of_an_unserved_one_are_refused() {
+    let mut lab = Lab::web(&[]);
+    let elsewhere = fragments(&frame_with("udp", CLIENT, "10.244.1.7:53", &payload()), &[1208], 1);
+    let (_, words) = through(&mut lab, &elsewhere);
+    assert_eq!(words, ["pass", "pass"]);
+    let (_, words) = through(&mut lab, &[elsewhere[1].clone(), elsewhere[0].clone()]);
+    assert_eq!(words, ["hold", "pass", "again: pass"]);
+    let unserved = fragments(&frame_with("udp", CLIENT, DNS, &payload()), &[1208], 2);
+    let (_, words) = through(&mut lab, &unserved);
+    assert_eq!(words, ["no-endpoints", "no-endpoints"]);
+    assert_eq!(lab.engine.flows().count(), 0);
+}
