@@ -79,10 +79,7 @@ impl Replay {
 
         let mut produced = Produced::create(self.output.as_deref(), self.expect.is_some())?;
         let mut log = self.log.as_deref().map(|path| create(path).map(|log| (log, path))).transpose()?;
-        let options = Options {
-            reflect: self.reflect,
-            log: log.as_mut().map(|(log, _)| log as &mut dyn Write),
-        };
+        let options = Options { reflect: self.reflect, log: log.as_mut().map(|(log, _)| log as &mut dyn Write) };
         let input: Box<dyn Read> = match is_dash(&self.input) {
             true => Box::new(io::stdin()),
             false => Box::new(File::open(&self.input).with_context(|| self.input.display().to_string())?),
