@@ -20,17 +20,17 @@ const CORE: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("tuple", &[]),
     ("hash", &["tuple"]),
+    ("memory", &[]),
+    ("scheduler", &[]),
     // What goes in and what comes out: plain types, made of the layers' smallest ones.
-    ("packet", &["nat::Checksum", "verdict::Verdict", "wire::Link"]),
-    ("verdict", &["flow::Direction", "flow::FlowId", "packet::Datagram"]),
+    ("packet", &["nat::Checksum", "verdict", "wire::Link"]),
+    ("verdict", &["flow::Direction", "flow::FlowId"]),
     ("counters", &["verdict"]),
-    // The caller's memory: the one block type that tables are made of, and who gets how many.
-    ("memory", &["config", "flow"]),
     // The layers, which do not know each other. Rules are pure: they have seen neither frame nor flow.
     ("wire", &["tuple"]),
     ("flow", &["config", "hash", "memory::Block", "time", "tuple"]),
-    ("pick", &["hash", "rng", "rules::Backend", "rules::Pool", "rules::Segment", "tuple"]),
-    ("rules", &["hash", "packet::Origin", "pick::Scheduler", "tuple", "verdict"]),
+    ("pick", &["hash", "rng", "rules::Backend", "rules::Pool", "rules::Segment", "scheduler", "tuple"]),
+    ("rules", &["hash", "packet::Origin", "scheduler", "tuple", "verdict"]),
     ("nat", &["tuple", "wire"]),
     // The data arrow: the one place where they meet.
     (
@@ -41,7 +41,7 @@ const CORE: &[(&str, &[&str])] = &[
         ],
     ),
     // The control arrow ends at the image and the Maglev fill.
-    ("control", &["hash", "pick", "rules", "tuple"]),
+    ("control", &["hash", "pick", "rules", "scheduler", "tuple"]),
     ("ffi", &["balancer", PUBLIC]),
 ];
 

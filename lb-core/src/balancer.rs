@@ -7,6 +7,7 @@
 
 mod error;
 mod limiter;
+mod share;
 
 use core::time::Duration;
 
@@ -16,19 +17,20 @@ use crate::flow::affinity::{AffinityTable, Visitor};
 use crate::flow::fragments::{FragmentTable, Piece, Placed};
 use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Signal, State, Ticks, table};
 use crate::hash::Key;
-use crate::memory::{self, Block};
+use crate::memory::Block;
 use crate::nat::{self, PortRange};
-use crate::packet::{Datagram, Packet};
+use crate::packet::Packet;
 use crate::pick::Chooser;
 use crate::rng::Rng;
 use crate::rules::{ApplyError, Backend, Fate, Pool, RuleTable, node};
 use crate::time::Instant;
 use crate::tuple::{Address, Family, Protocol, Tuple};
-use crate::verdict::{DropReason, RejectReason, Verdict};
+use crate::verdict::{Datagram, DropReason, RejectReason, Verdict};
 use crate::wire::{self, Content, Headers, Malformed, Quoted};
 use limiter::Limiter;
 
 pub use error::{ConfigError, RestoreError};
+pub use share::blocks;
 
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {
@@ -62,8 +64,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if sizes.v4_flows > table::MAX_FLOWS || sizes.v6_flows > table::MAX_FLOWS {
             return Err(ConfigError::TooManyFlows);
         }
-        let short = ConfigError::Memory { needed: memory::blocks(sizes) };
-        let parts = memory::split(memory, sizes).ok_or(short)?;
+        let short = ConfigError::Memory { needed: share::blocks(sizes) };
+        let parts = share::split(memory, sizes).ok_or(short)?;
         let key = Key::new(&config.hash_key);
         Ok(Self {
             rules,

@@ -3,16 +3,17 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::candidate::Candidate;
 use super::objects::{Detector, Label, Node, NodePortAddresses};
 use super::objects::{EmptyUdp, Proxy};
-use super::resolve::{Candidate, Resolved};
+use super::resolve::Resolved;
 use crate::hash::Key;
-use crate::pick::Scheduler;
 use crate::pick::maglev::{self, Turns};
 use crate::rules::bytes::{put_bytes, put_u16, put_u32, put_u64};
 use crate::rules::directory::{self, ENTRY, Hash, Question};
 use crate::rules::image::{self, CHECKED_FROM, MAGIC, SLOT, VERSION};
 use crate::rules::{Pool, Segment, Vip, node, segment};
+use crate::scheduler::Scheduler;
 use crate::tuple::{Address, Family, Prefix};
 
 /// Why objects can't be compiled.

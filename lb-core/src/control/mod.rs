@@ -4,6 +4,7 @@
 //! Service, Slice, Node --resolve--> Resolved --compile--> segments --collect--> image / delta
 //! ```
 
+mod candidate;
 mod compile;
 mod mode;
 mod objects;
@@ -14,10 +15,11 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+pub use candidate::{Candidate, Standing};
 pub use compile::CompileError;
 pub use mode::{EndpointRule, Mode};
 pub use objects::*;
-pub use resolve::{Candidate, Resolved, Standing, resolve};
+pub use resolve::{Resolved, resolve};
 
 use crate::rules::image::fingerprint;
 use crate::rules::{Vip, VipClass};

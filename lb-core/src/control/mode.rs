@@ -1,8 +1,8 @@
 //! Modes as presets: what tells kube-proxy's proxiers apart, as data (SEMANTICS §14).
 
-use crate::pick::Scheduler;
 use crate::rules::node::{ROW_COUNT, Row, Stale, Unserved, flag};
 use crate::rules::{SourceKind, VipClass};
+use crate::scheduler::Scheduler;
 
 /// What tells one kube-proxy mode from another. The packet path knows none of these names; they are
 /// compiled into the rows and flags that it reads.

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::resolve::{Candidate, Standing};
+use super::candidate::{Candidate, Standing};
 use crate::rules::{Vip, VipClass};
 
 /// The host networking service takes one target port a balancer: the first endpoint's, in the order of
