@@ -430,7 +430,7 @@ fn planted_violations_are_caught() {
         ("lb-core/src/wire/mod.rs",      "#[cfg(not(test))] use crate::flow;",                    Some("import `flow`")),
         ("lb-core/src/wire/mod.rs",      "#[cfg(any(test, feature = \"x\"))] use crate::flow;",   Some("import `flow`")),
         ("lb-core/src/rules/decide.rs",  "use crate::wire::Headers;",                             Some("`rules` may not import `wire::Headers`")),
-        ("lb-core/src/rules/decide.rs",  "use crate::packet::Origin; use crate::pick::Scheduler;", None),
+        ("lb-core/src/rules/decide.rs",  "use crate::packet::Origin; use crate::scheduler::Scheduler;", None),
         ("lb-core/src/rules/decide.rs",  "use crate::pick::maglev;",                              Some("import `pick::maglev`")),
         ("lb-core/src/rules/decide.rs",  "use crate::packet::Packet;",                            Some("import `packet::Packet`")),
         ("lb-core/src/pick/maglev.rs",   "use crate::flow::Direction;",                           Some("`pick` may not import `flow::Direction`")),

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use lb_core::Datagram;
 use lb_core::control::{Control, Node, Service, Slice};
-use lb_core::packet::Datagram;
 use lb_core::rules::Room;
 use lb_core::{
     Balancer, Block, Config, Direction, Instant, Link, Meta, Origin, Packet, RuleTable, Sizes, Verdict, blocks,
