@@ -17,6 +17,7 @@ mod get;
 mod man;
 mod replay;
 pub mod table;
+mod test;
 
 /// Kubernetes service routing explained, tested and replayed, without a cluster.
 #[derive(Debug, Parser)]
@@ -34,6 +35,7 @@ enum Command {
     Completions(completions::Completions),
     Man(man::Man),
     Replay(replay::Replay),
+    Test(test::Test),
 }
 
 impl Command {
@@ -44,6 +46,7 @@ impl Command {
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
             Self::Replay(replay) => replay.run(out),
+            Self::Test(test) => test.run(out),
         }
     }
 }
