@@ -43,7 +43,7 @@ pub(super) fn observe<M: AsRef<[u8]>>(rules: RuleTable<M>, packet: &Tuple, origi
     };
     let most = (DRAWS * pool.len() + 16).min(PORTS);
     let flows = most as u32 + 1;
-    let sizes = Sizes { v4_flows: flows, v6_flows: flows, services: 64, affinity: 0, fragments: 0 };
+    let sizes = Sizes { v4_flows: flows, v6_flows: flows, services: 64, affinity: 0, backends: 0, fragments: 0 };
     let mut memory = vec![Block::ZERO; blocks(sizes)];
     let mut seen = Observed { verdict: Word::Drop, others: BTreeSet::new(), pool, reached: BTreeMap::new() };
     // The memory is as large as `blocks` says.
