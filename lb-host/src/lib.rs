@@ -7,6 +7,7 @@ pub mod device;
 pub mod dialled;
 pub mod explain;
 pub mod k8s;
+pub mod listing;
 pub mod path;
 pub mod replay;
 pub mod rules;
