@@ -8,6 +8,7 @@ pub mod dialled;
 pub mod explain;
 pub mod health;
 pub mod k8s;
+pub mod listing;
 pub mod path;
 pub mod replay;
 pub mod routing_test;

@@ -19,8 +19,8 @@ use image::{Image, SLOT, Slot};
 
 pub use apply::ApplyError;
 pub use decide::{Decision, Fate, Source};
-pub use image::LoadError;
-pub use node::{NodeRules, SourceKind};
+pub use image::{LoadError, VERSION};
+pub use node::{NodeRules, SourceKind, Stale};
 pub use segment::{Backend, Pool, Segment, Vip, VipClass};
 
 /// Compiled rules over memory that the caller gives: flash, static RAM, a `Box`.

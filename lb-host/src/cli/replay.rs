@@ -1,6 +1,6 @@
 //! `lb replay`: a capture through the engine.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use lb_core::{Balancer, Block, Config, RuleTable, Sizes, blocks};
 
 use super::Outcome;
-use super::args::{NodeArgs, ObjectArgs};
+use super::args::{self, NodeArgs, ObjectArgs};
 use crate::device::capture::Output;
 use crate::replay::{self, Options, Summary, golden};
 use crate::{clock, rules};
@@ -125,8 +125,7 @@ impl Replay {
 
     fn rules(&self) -> anyhow::Result<RuleTable<Vec<u8>>> {
         if let Some(path) = &self.image {
-            let image = fs::read(path).with_context(|| path.display().to_string())?;
-            return RuleTable::load(image).with_context(|| path.display().to_string());
+            return args::image(path);
         }
         let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
         Ok(RuleTable::load(rules::control(&cluster.services, &cluster.slices, node).image()?)?)
