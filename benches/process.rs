@@ -71,6 +71,7 @@ impl Rig {
             v6_flows: if v4 { 0 } else { room },
             services: services as u32 * 4,
             affinity: 0,
+            backends: 0,
             fragments: 1,
         };
         // Those established stay; those that `new` begins can be forgotten soon.

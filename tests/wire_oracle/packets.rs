@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 /// One packet, from which its bytes follow.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub(crate) struct Spec {
     /// TPIDs of its VLAN tags.
     pub tags: Vec<u16>,
     pub source: IpAddr,
@@ -26,7 +26,7 @@ pub struct Spec {
 }
 
 #[derive(Clone, Debug)]
-pub enum Transport {
+pub(crate) enum Transport {
     Tcp {
         flags: u8,
         options: u8,
@@ -46,7 +46,7 @@ pub enum Transport {
 
 impl Spec {
     /// The bytes from the Ethernet header on.
-    pub fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let mut link =
             Ethernet2Header { source: [2, 0, 0, 0, 0, 1], destination: [2, 0, 0, 0, 0, 2], ..Default::default() };
         let ip = if self.source.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
@@ -61,12 +61,12 @@ impl Spec {
     }
 
     /// The bytes from the IP header on.
-    pub fn packet(&self) -> Vec<u8> {
+    pub(crate) fn packet(&self) -> Vec<u8> {
         self.datagram(self.transport_bytes(), None)
     }
 
     /// The IP headers in front of this, as a fragment (byte offset, more, identification) if any.
-    pub fn datagram(&self, transport: Vec<u8>, fragment: Option<(u16, bool, u32)>) -> Vec<u8> {
+    pub(crate) fn datagram(&self, transport: Vec<u8>, fragment: Option<(u16, bool, u32)>) -> Vec<u8> {
         let mut packet = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let number = IpNumber(self.protocol().0);
@@ -121,7 +121,7 @@ impl Spec {
     }
 
     /// The bytes from the transport header on, with the checksum that a full computation gives.
-    pub fn transport_bytes(&self) -> Vec<u8> {
+    pub(crate) fn transport_bytes(&self) -> Vec<u8> {
         match &self.transport {
             Transport::Tcp { flags, options } => {
                 let mut header = TcpHeader::new(self.source_port, self.destination_port, 7, 1000);
@@ -187,7 +187,7 @@ impl Spec {
     }
 
     /// The sum of what TCP, UDP and ICMPv6 cover of the IP header (RFC 9293 §3.1, RFC 8200 §8.1).
-    pub fn pseudo_header(&self, length: usize) -> Sum16BitWords {
+    pub(crate) fn pseudo_header(&self, length: usize) -> Sum16BitWords {
         let sum = Sum16BitWords::new().add_2bytes([0, self.protocol().0]).add_2bytes((length as u16).to_be_bytes());
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -201,7 +201,7 @@ impl Spec {
     }
 
     /// Where the transport's checksum is in its bytes.
-    pub fn checksum_offset(&self) -> usize {
+    pub(crate) fn checksum_offset(&self) -> usize {
         match self.transport {
             Transport::Tcp { .. } => 16,
             Transport::Udp { .. } => 6,
@@ -210,7 +210,7 @@ impl Spec {
         }
     }
 
-    pub fn protocol(&self) -> Protocol {
+    pub(crate) fn protocol(&self) -> Protocol {
         match (&self.transport, self.source) {
             (Transport::Tcp { .. }, _) => Protocol::TCP,
             (Transport::Udp { .. }, _) => Protocol::UDP,
@@ -220,7 +220,7 @@ impl Spec {
         }
     }
 
-    pub fn tuple(&self) -> Tuple {
+    pub(crate) fn tuple(&self) -> Tuple {
         Tuple {
             source: self.source.into(),
             destination: self.destination.into(),
@@ -232,7 +232,7 @@ impl Spec {
     }
 
     /// The same packet with another packet's addresses and ports.
-    pub fn with(&self, ends: &Ends) -> Self {
+    pub(crate) fn with(&self, ends: &Ends) -> Self {
         let Ends { source, destination, source_port, destination_port } = *ends;
         Self { source, destination, source_port, destination_port, ..self.clone() }
     }
@@ -240,7 +240,7 @@ impl Spec {
 
 /// Who speaks to whom.
 #[derive(Clone, Debug)]
-pub struct Ends {
+pub(crate) struct Ends {
     pub source: IpAddr,
     pub destination: IpAddr,
     pub source_port: u16,
@@ -248,7 +248,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    pub fn tuple(&self, protocol: Protocol) -> Tuple {
+    pub(crate) fn tuple(&self, protocol: Protocol) -> Tuple {
         Tuple {
             source: self.source.into(),
             destination: self.destination.into(),
@@ -259,7 +259,7 @@ impl Ends {
         }
     }
 
-    pub fn addresses(&self) -> (Address, Address) {
+    pub(crate) fn addresses(&self) -> (Address, Address) {
         (self.source.into(), self.destination.into())
     }
 }
@@ -288,7 +288,7 @@ fn port() -> impl Strategy<Value = u16> {
     (octet(), octet()).prop_map(|(high, low)| u16::from_be_bytes([high, low]))
 }
 
-pub fn ends(v6: bool) -> impl Strategy<Value = Ends> {
+pub(crate) fn ends(v6: bool) -> impl Strategy<Value = Ends> {
     (address(v6), address(v6), port(), port()).prop_map(|(source, destination, source_port, destination_port)| Ends {
         source,
         destination,
@@ -298,7 +298,7 @@ pub fn ends(v6: bool) -> impl Strategy<Value = Ends> {
 }
 
 /// A packet with ports.
-pub fn packet(v6: bool) -> impl Strategy<Value = Spec> {
+pub(crate) fn packet(v6: bool) -> impl Strategy<Value = Spec> {
     let transport = prop_oneof![
         (any::<u8>(), 0..=10u8).prop_map(|(flags, options)| Transport::Tcp { flags, options }),
         any::<bool>().prop_map(|checksum| Transport::Udp { checksum }),
@@ -329,7 +329,7 @@ pub fn packet(v6: bool) -> impl Strategy<Value = Spec> {
 }
 
 /// An ICMP or ICMPv6 error about a packet with ports.
-pub fn error(v6: bool) -> impl Strategy<Value = Spec> {
+pub(crate) fn error(v6: bool) -> impl Strategy<Value = Spec> {
     let kind = prop::sample::select(if v6 { vec![1, 2, 3, 4] } else { vec![3, 4, 5, 11, 12] });
     // Quotes of at least the ports that end inside of no checksum.
     let quoted = prop_oneof![Just(8), 4..=6usize, 12..=16usize, 18..120usize];

@@ -34,6 +34,21 @@ pub(crate) mod flag {
     pub(crate) const LOOPBACK_GUARD: u32 = 8;
     /// Flows whose service has no serving backend left, or no owner any more, end (§11.5 keeps them).
     pub(crate) const CUT_EMPTY: u32 = 16;
+    /// Vips of every class are the node's own: it answers pings to them and rejects what is on none of
+    /// their services' ports (§14.3).
+    pub(crate) const BOUND_VIPS: u32 = 32;
+    /// Traffic to a ClusterIP whose source is itself a ClusterIP is masqueraded (§14.3).
+    pub(crate) const MASQUERADE_VIP_SOURCES: u32 = 64;
+    /// Traffic from loopback is never masqueraded (§14.3).
+    pub(crate) const KEEP_LOOPBACK: u32 = 128;
+    /// A client that is its own backend is not masqueraded (§14.4).
+    pub(crate) const NO_HAIRPIN: u32 = 256;
+    /// New flows go to a proxy on the node (§14.5).
+    pub(crate) const PUNT: u32 = 512;
+    /// A flow is stale once its backend is in no pool, serving or not (§14.3).
+    pub(crate) const STALE_BY_POOL: u32 = 1024;
+    /// Session affinity is not shared between the Vips of a service port (§14.3).
+    pub(crate) const AFFINITY_BY_VIP: u32 = 2048;
 }
 
 /// Facts of one of the node's addresses.
@@ -134,7 +149,7 @@ const fn unserved(bits: u8) -> Unserved {
 /// What becomes of a flow whose backend stopped serving while another still does (SEMANTICS §11, §14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Stale {
+pub enum Stale {
     /// It stays.
     Keep = 0,
     /// The client's next packet chooses anew.
@@ -166,7 +181,7 @@ impl<'r> NodeRules<'r> {
     }
 
     /// What becomes of flows of this protocol whose backend stopped serving.
-    pub(crate) fn stale(&self, protocol: Protocol) -> Stale {
+    pub fn stale(&self, protocol: Protocol) -> Stale {
         let at = match protocol {
             Protocol::TCP => STALE,
             Protocol::UDP => STALE + 1,
@@ -223,18 +238,30 @@ impl<'r> NodeRules<'r> {
         (0..self.count(50)).filter(own).filter_map(move |i| Some(host(i)?.address()))
     }
 
+    /// Addresses on which node ports are open: the node's own, and loopback as a block (SEMANTICS §9.1, §9.5).
+    pub fn node_port_addresses(&self) -> impl Iterator<Item = Prefix> + use<'r> {
+        let (bytes, at) = (self.bytes, self.addresses());
+        let open = move |i: &usize| u8_at(bytes, at + i * PREFIX + 17).is_some_and(|f| f & address::NODE_PORTS != 0);
+        (0..self.count(50)).filter(open).filter_map(move |i| prefix(bytes, at + i * PREFIX))
+    }
+
     /// Blocks that ClusterIPs come from.
     pub fn service_cidrs(&self) -> impl Iterator<Item = Prefix> + use<'r> {
         prefixes(self.bytes, self.cidrs(), self.count(52))
     }
 
+    /// Towards which destinations to masquerade with which of the node's own addresses, in order.
+    pub fn masquerade_addresses(&self) -> impl Iterator<Item = (Prefix, Address)> + use<'r> {
+        let (bytes, at) = (self.bytes, self.masquerades());
+        (0..self.count(54)).map_while(move |i| {
+            let at = at + i * MASQUERADE;
+            Some((prefix(bytes, at)?, Address::from_bits(u128_at(bytes, at + PREFIX)?)))
+        })
+    }
+
     /// The node's own address to masquerade with towards `destination`: the first whose prefix holds it.
     pub fn masquerade(&self, destination: Address) -> Option<Address> {
-        (0..self.count(54)).find_map(|i| {
-            let at = self.masquerades() + i * MASQUERADE;
-            let block = prefix(self.bytes, at)?;
-            block.contains(destination).then_some(Address::from_bits(u128_at(self.bytes, at + PREFIX)?))
-        })
+        self.masquerade_addresses().find(|(block, _)| block.contains(destination)).map(|(_, address)| address)
     }
 
     pub(super) fn is_sound(&self) -> bool {

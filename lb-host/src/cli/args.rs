@@ -1,13 +1,14 @@
 //! Flags that several subcommands take: which objects, which node, which output.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use lb_core::Prefix;
 use lb_core::control::{Mode, Node};
 use lb_core::pick::Scheduler;
+use lb_core::{Prefix, RuleTable};
 
 use super::warn;
 use crate::k8s::settings::{self, NodePortEntry};
@@ -159,6 +160,20 @@ impl NodeArgs {
         settings.key = self.key.unwrap_or(settings.key);
         Ok(settings)
     }
+}
+
+/// Compiled rules from a file, `-` for standard input.
+///
+/// # Errors
+/// It cannot be read, or is no rule image.
+pub fn image(path: &Path) -> anyhow::Result<RuleTable<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let read = match path.to_str() {
+        Some("-") => std::io::stdin().lock().read_to_end(&mut bytes).map(drop),
+        _ => std::fs::read(path).map(|read| bytes = read),
+    };
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    RuleTable::load(bytes).with_context(|| path.display().to_string())
 }
 
 /// How results are printed.

@@ -3,12 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
 use lb_core::{Origin, RuleTable, Tuple};
 
 use super::Outcome;
-use super::args::{Form, NodeArgs, ObjectArgs};
+use super::args::{self, Form, NodeArgs, ObjectArgs};
 use super::table;
 use crate::explain::{self, Endpoint, Explanation};
 use crate::{dialled, rules};
@@ -39,8 +38,7 @@ impl Explain {
         let origin = if self.from_pod_interface { Origin::Pod } else { Origin::Wire };
         let seed = self.node.ranges.seed;
         let explanation = if let Some(file) = &self.image {
-            let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-            let rules = RuleTable::load(bytes).with_context(|| file.display().to_string())?;
+            let rules = args::image(file)?;
             explain::explain(&rules, None, &self.packet, origin, seed)
         } else {
             let (cluster, node) = self.node.cluster_and_node(&self.objects)?;

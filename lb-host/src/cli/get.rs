@@ -2,19 +2,23 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use lb_core::RuleTable;
 use serde::Serialize;
 
-use super::args::{ObjectArgs, Output, OutputArgs, RangeArgs};
+use super::args::{self, NodeArgs, ObjectArgs, Output, OutputArgs};
 use super::table::{self, NONE, UNKNOWN, list, short_list};
 use super::{Outcome, warn};
 use crate::k8s::endpoint_controller;
-use crate::k8s::manifest::{Object, Placed};
+use crate::k8s::manifest::{Manifests, Object, Placed};
 use crate::k8s::service::kind;
+use crate::listing::Listing;
+use crate::rules;
 
 /// Print what the objects come to: allocated addresses and ports, endpoints by selector and readiness
 #[derive(Debug, Args)]
@@ -25,8 +29,11 @@ pub(super) struct Get {
     names: Vec<String>,
     #[command(flatten)]
     objects: ObjectArgs,
+    /// Of `rules`: compiled rules in place of objects
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filenames", "node"])]
+    image: Option<PathBuf>,
     #[command(flatten)]
-    ranges: RangeArgs,
+    node: NodeArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -41,18 +48,47 @@ enum Kind {
     Endpointslices,
     #[value(aliases = ["node", "no"])]
     Nodes,
+    /// What a node's packets are judged by
+    #[value(alias = "rule")]
+    Rules,
 }
 
 impl Get {
     pub(super) fn run(self, out: &mut dyn Write) -> anyhow::Result<Outcome> {
-        let cluster = self.objects.cluster(&self.ranges)?;
-        let manifests = &cluster.manifests;
         match self.resource {
-            Kind::Services => self.print(out, &manifests.services),
-            Kind::Endpointslices => self.print(out, &manifests.slices),
-            Kind::Nodes => self.print(out, &manifests.nodes),
-            Kind::Endpoints => self.print(out, &endpoint_controller::endpoints(manifests)),
+            Kind::Services => self.print(out, &self.objects()?.services),
+            Kind::Endpointslices => self.print(out, &self.objects()?.slices),
+            Kind::Nodes => self.print(out, &self.objects()?.nodes),
+            Kind::Endpoints => self.print(out, &endpoint_controller::endpoints(&self.objects()?)),
+            Kind::Rules => self.print_rules(out),
         }
+    }
+
+    fn objects(&self) -> anyhow::Result<Manifests> {
+        ensure!(self.image.is_none(), "an image has rules only; see `lb get rules --image`");
+        ensure!(self.node.node.is_none(), "only rules are a node's own; see `lb get rules --node`");
+        Ok(self.objects.cluster(&self.node.ranges)?.manifests)
+    }
+
+    fn print_rules(&self, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+        let rules = match &self.image {
+            Some(image) => args::image(image)?,
+            None => {
+                let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
+                RuleTable::load(rules::control(&cluster.services, &cluster.slices, node).image()?)?
+            }
+        };
+        let mut listing = Listing::new(&rules);
+        // A node has rules of all namespaces.
+        let wanted = |service: &str| {
+            let (namespace, rest) = service.split_once('/').unwrap_or(("", service));
+            let name = rest.split([':', '/']).next().unwrap_or(rest);
+            self.objects.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
+                && (self.names.is_empty() || self.names.iter().any(|wanted| wanted == name))
+        };
+        listing.rules.retain(|row| wanted(&row.service));
+        super::rules::print(out, &listing, self.output.output)?;
+        Ok(Outcome::Fine)
     }
 
     fn print<T: Row + Clone>(&self, out: &mut dyn Write, objects: &[Placed<T>]) -> anyhow::Result<Outcome> {

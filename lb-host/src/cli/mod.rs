@@ -11,12 +11,16 @@ use clap::{Parser, Subcommand};
 use crate::k8s::Problems;
 
 pub mod args;
+mod compile;
 mod completions;
 mod explain;
 mod get;
+mod inspect;
 mod man;
 mod replay;
+mod rules;
 pub mod table;
+mod test;
 
 /// Kubernetes service routing explained, tested and replayed, without a cluster.
 #[derive(Debug, Parser)]
@@ -31,9 +35,12 @@ struct Cli {
 enum Command {
     Get(get::Get),
     Explain(explain::Explain),
+    Compile(compile::Compile),
+    Inspect(inspect::Inspect),
     Completions(completions::Completions),
     Man(man::Man),
     Replay(replay::Replay),
+    Test(test::Test),
 }
 
 impl Command {
@@ -41,9 +48,12 @@ impl Command {
         match self {
             Self::Get(get) => get.run(out),
             Self::Explain(explain) => explain.run(out),
+            Self::Compile(compile) => compile.run(),
+            Self::Inspect(inspect) => inspect.run(out),
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
             Self::Replay(replay) => replay.run(out),
+            Self::Test(test) => test.run(out),
         }
     }
 }

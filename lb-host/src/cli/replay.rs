@@ -1,6 +1,6 @@
 //! `lb replay`: a capture through the engine.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use lb_core::{Balancer, Block, Config, RuleTable, Sizes, blocks};
 
 use super::Outcome;
-use super::args::{NodeArgs, ObjectArgs};
+use super::args::{self, NodeArgs, ObjectArgs};
 use crate::device::capture::Output;
 use crate::replay::{self, Options, Summary, golden};
 use crate::{clock, rules};
@@ -71,8 +71,14 @@ impl Replay {
         let started = clock::now();
         let rules = self.rules()?;
         let services = rules.segments().map(|(slot, _)| slot + 1).max().unwrap_or(0);
-        let sizes =
-            Sizes { v4_flows: self.flows, v6_flows: self.flows, services, affinity: REMEMBERED, fragments: REMEMBERED };
+        let sizes = Sizes {
+            v4_flows: self.flows,
+            v6_flows: self.flows,
+            services,
+            affinity: REMEMBERED,
+            backends: REMEMBERED,
+            fragments: REMEMBERED,
+        };
         let config = Config::new(self.node.key.unwrap_or_default(), self.node.ranges.seed);
         let mut memory = vec![Block::ZERO; blocks(sizes)];
         let mut balancer = Balancer::new(config, sizes, &mut memory, rules)?;
@@ -119,8 +125,7 @@ impl Replay {
 
     fn rules(&self) -> anyhow::Result<RuleTable<Vec<u8>>> {
         if let Some(path) = &self.image {
-            let image = fs::read(path).with_context(|| path.display().to_string())?;
-            return RuleTable::load(image).with_context(|| path.display().to_string());
+            return args::image(path);
         }
         let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
         Ok(RuleTable::load(rules::control(&cluster.services, &cluster.slices, node).image()?)?)
