@@ -89,7 +89,7 @@ pub(super) fn flow(check: &FlowCheck, reached: &Observed, from_scratch: &Observe
     }
     if let Some(expected) = &check.backends {
         let got: BTreeSet<Socket> = reached.reached.keys().copied().collect();
-        differences.compare("backends", expected, &got, |sockets| sockets_words(sockets));
+        differences.compare("backends", expected, &got, sockets_words);
         if got == *expected && reached.pool != *expected {
             differences.add("backends the rules allow", sockets_words(expected), sockets_words(&reached.pool));
         }
