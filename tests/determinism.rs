@@ -244,7 +244,7 @@ fn names(outcomes: &[Outcome]) -> Vec<Option<&'static str>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn batches_repeats_and_sweeps_change_nothing(steps in steps(), budgets in prop::collection::vec(0..200usize, 60)) {

@@ -4,6 +4,7 @@
 //! A rewritten packet must be, byte for byte, the packet that etherparse makes of the new tuple from
 //! scratch; so its checksums are those of a full computation, and its payload is untouched.
 
+#[allow(unreachable_pub, reason = "a test has no outside")]
 mod packets;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
