@@ -46,7 +46,7 @@ impl DataPlane {
         plane.control.delta(&mut delta).map_err(|error| trouble(&error))?;
 
         let flows = u32::try_from(step.conntrack.len()).unwrap_or(u32::MAX).saturating_mul(2).max(1);
-        let sizes = Sizes { v4_flows: flows, v6_flows: flows, services: 1, affinity: 0, fragments: 0 };
+        let sizes = Sizes { v4_flows: flows, v6_flows: flows, services: 1, affinity: 0, backends: 0, fragments: 0 };
         let mut memory = vec![Block::ZERO; blocks(sizes)];
         let mut balancer =
             Balancer::new(Config::new([0; 16], 0), sizes, &mut memory, plane.rules).map_err(|error| trouble(&error))?;
