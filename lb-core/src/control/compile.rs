@@ -174,7 +174,16 @@ pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
         Detector::None | Detector::Interface => &[],
     };
     let on_loopback = on_loopback(proxy);
-    let flags = [(on_loopback, node::flag::LOOPBACK_GUARD), (proxy.empty_udp == EmptyUdp::Cut, node::flag::CUT_EMPTY)];
+    let undetected = |family| {
+        let of_family = |block: &Prefix| block.address().family() == family;
+        matches!(proxy.detector, Detector::Sources(_)) && !sources.iter().any(of_family)
+    };
+    let flags = [
+        (on_loopback, node::flag::LOOPBACK_GUARD),
+        (proxy.empty_udp == EmptyUdp::Cut, node::flag::CUT_EMPTY),
+        (undetected(Family::V4), node::flag::UNDETECTED_V4),
+        (undetected(Family::V6), node::flag::UNDETECTED_V6),
+    ];
     let rows = proxy.mode.rows(proxy.detector != Detector::None, proxy.masquerade_all);
     let addresses = addresses(node, on_loopback);
     let masquerades = masquerades(node);
