@@ -124,7 +124,7 @@ fn delta(change: impl FnOnce(&mut Control)) -> Vec<u8> {
 
 /// The flow that this frame begins in the balancer of `process`.
 fn begun(frame: &[u8]) -> Flow {
-    let sizes = Sizes { v4_flows: 6, v6_flows: 6, services: 64, affinity: 0, fragments: 3 };
+    let sizes = Sizes { v4_flows: 6, v6_flows: 6, services: 64, affinity: 0, backends: 64, fragments: 3 };
     let mut memory = vec![Block::ZERO; blocks(sizes)];
     let image = cluster(Mode::IPTABLES, Scheduler::Random).image().expect("a small cluster compiles");
     let rules = RuleTable::load(image).expect("its own image");

@@ -26,7 +26,7 @@ static RULES: LazyLock<[RuleTable<Vec<u8>>; 3]> = LazyLock::new(|| {
 });
 
 /// Small enough that a few frames fill it.
-const SIZES: Sizes = Sizes { v4_flows: 6, v6_flows: 6, services: 64, affinity: 0, fragments: 3 };
+const SIZES: Sizes = Sizes { v4_flows: 6, v6_flows: 6, services: 64, affinity: 0, backends: 64, fragments: 3 };
 
 struct Frame {
     now: Instant,

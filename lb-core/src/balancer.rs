@@ -7,6 +7,7 @@
 
 mod error;
 mod limiter;
+mod share;
 
 use core::time::Duration;
 
@@ -16,19 +17,20 @@ use crate::flow::affinity::{AffinityTable, Visitor};
 use crate::flow::fragments::{FragmentTable, Piece, Placed};
 use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Signal, State, Ticks, table};
 use crate::hash::Key;
-use crate::memory::{self, Block};
+use crate::memory::Block;
 use crate::nat::{self, PortRange};
-use crate::packet::{Datagram, Packet};
+use crate::packet::Packet;
 use crate::pick::Chooser;
 use crate::rng::Rng;
-use crate::rules::{ApplyError, Fate, Pool, RuleTable, node};
+use crate::rules::{ApplyError, Backend, Fate, Pool, RuleTable, node};
 use crate::time::Instant;
-use crate::tuple::{Family, Protocol, Tuple};
-use crate::verdict::{DropReason, RejectReason, Verdict};
+use crate::tuple::{Address, Family, Protocol, Tuple};
+use crate::verdict::{Datagram, DropReason, RejectReason, Verdict};
 use crate::wire::{self, Content, Headers, Malformed, Quoted};
 use limiter::Limiter;
 
 pub use error::{ConfigError, RestoreError};
+pub use share::blocks;
 
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {
@@ -62,12 +64,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if sizes.v4_flows > table::MAX_FLOWS || sizes.v6_flows > table::MAX_FLOWS {
             return Err(ConfigError::TooManyFlows);
         }
-        let short = ConfigError::Memory { needed: memory::blocks(sizes) };
-        let parts = memory::split(memory, sizes).ok_or(short)?;
+        let short = ConfigError::Memory { needed: share::blocks(sizes) };
+        let parts = share::split(memory, sizes).ok_or(short)?;
         let key = Key::new(&config.hash_key);
         Ok(Self {
             rules,
-            flows: FlowTable::new(key, parts.flows, sizes.v4_flows, sizes.v6_flows).ok_or(short)?,
+            flows: FlowTable::new(key, parts.flows, parts.loads, sizes.v4_flows, sizes.v6_flows).ok_or(short)?,
             fragments: FragmentTable::new(parts.fragments),
             affinity: AffinityTable::new(parts.affinity),
             cursors: parts.cursors,
@@ -185,13 +187,19 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let owner = self.rules.owner_of_flow(&original);
         let bound = node.is_some_and(|node| node.stale(original.protocol) == node::Stale::Reselect);
         let cut_empty = node.is_some_and(|node| node.has(node::flag::CUT_EMPTY));
+        let by_pool = node.is_some_and(|node| node.has(node::flag::STALE_BY_POOL));
         let stale = match owner {
             None => cut_empty,
             Some((_, segment)) => {
-                match segment.find_backend(reply.source, reply.source_port).and_then(|n| segment.backend(n)) {
-                    Some(backend) if backend.serving => false,
-                    _ => cut_empty || segment.has_serving(),
-                }
+                let (address, port) = (reply.source, reply.source_port);
+                let backend = || segment.find_backend(address, port).and_then(|number| segment.backend(number));
+                let kept = match by_pool {
+                    true => {
+                        segment.pool_has(Pool::Cluster, address, port) || segment.pool_has(Pool::Local, address, port)
+                    }
+                    false => backend().is_some_and(|backend| backend.serving),
+                };
+                !kept && (cut_empty || segment.has_serving())
             }
         };
         let slot = owner.map_or(u32::MAX, |(slot, _)| slot);
@@ -212,17 +220,20 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         signal: Signal,
     ) -> Result<FlowId, Verdict> {
         let decision = self.rules.decide(original, packet.meta.origin);
-        let (pool, masquerade) = match decision.fate {
+        let (pool, masquerade, hairpin) = match decision.fate {
             Fate::Pass => return Err(Verdict::Pass),
+            Fate::Accept | Fate::Punt => return Err(Verdict::Accept),
             Fate::Drop(reason) => return Err(Verdict::Drop(reason)),
             Fate::Reject(reason) => return Err(Verdict::Reject(reason)),
-            Fate::Forward { pool, masquerade } => (pool, masquerade),
+            Fate::Forward { pool, masquerade, hairpin } => (pool, masquerade, hairpin),
         };
         let (Some((slot, segment)), Some(node)) = (decision.service, self.rules.node()) else {
             return Err(Verdict::Pass);
         };
         let seat = segment.affinity().map(|seconds| {
-            let (service, client) = (segment.id(), original.source);
+            let vip = || self.key.address(original.destination, original.destination_port.into());
+            let service = segment.id() ^ if node.has(node::flag::AFFINITY_BY_VIP) { vip() } else { 0 };
+            let client = original.source;
             let visitor = Visitor { service, client, hash: self.key.address(client, service) };
             (visitor, Duration::from_secs(seconds.into()))
         });
@@ -238,7 +249,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                 // A table swapped in may have more slots than there are cursors: they then share.
                 let at = if at < turns { at } else { at.checked_rem(turns).unwrap_or(0) };
                 let cursor = self.cursors.get_mut(at).ok_or(Verdict::Pass)?;
-                let chooser = Chooser { cursor, rng: &mut self.rng, key: self.rules.key() };
+                let load = |backend: &Backend| {
+                    self.flows.load(load_key(&self.key, segment.id(), backend.address, backend.port))
+                };
+                let chooser = Chooser { cursor, rng: &mut self.rng, key: self.rules.key(), load };
                 let chosen = chooser.choose(&segment, pool, original);
                 chosen
                     .map(|backend| (backend.address, backend.port))
@@ -246,7 +260,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             }
         };
         // §8.2: who is served by itself must see another's address, or it would answer itself directly.
-        let masquerade = masquerade || address == original.source;
+        let masquerade = masquerade || (hairpin && address == original.source);
         let mut reply = Tuple {
             source: address,
             source_port: port,
@@ -259,6 +273,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if masquerade {
             reply.destination = node.masquerade(address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
         }
+        let counted = segment.scheduler().counts().then(|| load_key(&self.key, segment.id(), address, port));
         let checked = self.rules.generation();
         reply.destination_port =
             self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
@@ -266,6 +281,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let flow = self.insert(now, original, &reply, State::first(signal, original.protocol), flags)?;
         if let Some(entry) = self.flows.entry_mut(flow) {
             (entry.slot, entry.checked) = (slot, checked);
+        }
+        if let Some(key) = counted {
+            self.flows.count(flow, key);
         }
         if let Some((visitor, _)) = seat {
             self.affinity.remember(now, &visitor, address, port);
@@ -393,6 +411,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     fn unported(&mut self, packet: &Packet<'_>, headers: &Headers) -> Verdict {
         match self.rules.decide(&headers.tuple, packet.meta.origin).fate {
             Fate::Pass | Fate::Forward { .. } => Verdict::Pass,
+            Fate::Accept | Fate::Punt => Verdict::Accept,
             Fate::Drop(reason) => Verdict::Drop(reason),
             Fate::Reject(reason) => Verdict::Reject(reason),
         }
@@ -517,6 +536,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             entry.packets = flow.packets;
             entry.checked = self.rules.generation().wrapping_sub(1);
         }
+        let service = self.rules.owner_of_flow(original).map(|(_, segment)| segment);
+        if let Some(segment) = service.filter(|segment| segment.scheduler().counts()) {
+            self.flows.count(id, load_key(&self.key, segment.id(), reply.source, reply.source_port));
+        }
         Ok(id)
     }
 
@@ -545,6 +568,11 @@ enum Hit {
     /// A client's packet of such a flow, which has ended.
     Released,
     None,
+}
+
+/// Under what a backend's live flows are counted.
+fn load_key(key: &Key, service: u64, address: Address, port: u16) -> u64 {
+    key.address(address, service ^ u64::from(port))
 }
 
 /// What a packet says about its flow.

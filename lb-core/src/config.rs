@@ -82,6 +82,9 @@ pub struct Sizes {
     pub services: u32,
     /// Clients remembered for session affinity; the one not seen for longest gives way. 0 turns it off.
     pub affinity: u32,
+    /// Backends whose live flows are counted, for the schedulers lc, sed and nq. 0 makes them take every backend for
+    /// idle.
+    pub backends: u32,
     /// Fragmented datagrams under way.
     pub fragments: u32,
 }

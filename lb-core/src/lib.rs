@@ -72,7 +72,7 @@
 //! });
 //! let rules = RuleTable::load(control.image()?)?;
 //!
-//! let sizes = Sizes { v4_flows: 1024, v6_flows: 1024, services: 16, affinity: 0, fragments: 16 };
+//! let sizes = Sizes { v4_flows: 1024, v6_flows: 1024, services: 16, affinity: 0, backends: 64, fragments: 16 };
 //! let mut memory = vec![Block::ZERO; blocks(sizes)];
 //! let mut balancer = Balancer::new(Config::new([7; 16], 0), sizes, &mut memory, rules)?;
 //!
@@ -110,20 +110,21 @@ pub mod packet;
 pub mod pick;
 mod rng;
 pub mod rules;
+mod scheduler;
 pub mod time;
 pub mod tuple;
 pub mod verdict;
 pub mod wire;
 
-pub use balancer::{Balancer, ConfigError, RestoreError};
+pub use balancer::{Balancer, ConfigError, RestoreError, blocks};
 pub use config::{Config, Sizes, Timeouts};
 pub use counters::Counters;
 pub use flow::{Direction, Flow, FlowId};
-pub use memory::{Block, blocks};
+pub use memory::Block;
 pub use nat::Checksum;
-pub use packet::{Datagram, Meta, Origin, Packet};
+pub use packet::{Meta, Origin, Packet};
 pub use rules::RuleTable;
 pub use time::Instant;
 pub use tuple::{Address, Family, Prefix, Protocol, Tuple};
-pub use verdict::{DropReason, RejectReason, Verdict};
+pub use verdict::{Datagram, DropReason, RejectReason, Verdict};
 pub use wire::Link;

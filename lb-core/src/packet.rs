@@ -1,7 +1,7 @@
 //! What the caller hands in: the bytes, and what the bytes can't tell.
 
 pub use crate::nat::Checksum;
-use crate::verdict::Verdict;
+use crate::verdict::{Datagram, Verdict};
 pub use crate::wire::Link;
 
 /// One packet on its way through [`Balancer::process`](crate::Balancer::process).
@@ -52,19 +52,4 @@ pub enum Origin {
     Pod,
     /// Sent by the node itself (Linux: the OUTPUT hook).
     Node,
-}
-
-/// The name of one fragmented IP datagram, by which the caller finds the fragments it holds.
-///
-/// A keyed hash of addresses, protocol, identification and zone; two datagrams sharing a name does
-/// no harm, as a fragment resubmitted too early is merely held again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Datagram(pub(crate) u64);
-
-impl Datagram {
-    /// The name as a number, for a caller's own hash table.
-    pub const fn as_u64(self) -> u64 {
-        self.0
-    }
 }

@@ -4,7 +4,6 @@
 //! number, once published, is never given to another reason.
 
 use crate::flow::{Direction, FlowId};
-use crate::packet::Datagram;
 
 /// What became of a packet. A packet is never an error: malformed ones are dropped for a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +64,21 @@ impl Verdict {
                 },
             },
         })
+    }
+}
+
+/// The name of one fragmented IP datagram, by which the caller finds the fragments it holds.
+///
+/// A keyed hash of addresses, protocol, identification and zone; two datagrams sharing a name does
+/// no harm, as a fragment resubmitted too early is merely held again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Datagram(pub(crate) u64);
+
+impl Datagram {
+    /// The name as a number, for a caller's own hash table.
+    pub const fn as_u64(self) -> u64 {
+        self.0
     }
 }
 

@@ -146,7 +146,7 @@ fn resolved(segment: &Segment<'_>, control: &Control) -> Option<Resolved> {
 
 /// The flow that the packet begins in an engine without any.
 fn first_packet<M: AsRef<[u8]>>(rules: &RuleTable<M>, tuple: &Tuple, origin: Origin, seed: u64) -> Option<Flow> {
-    let sizes = Sizes { v4_flows: 1, v6_flows: 1, services: 1, affinity: 0, fragments: 0 };
+    let sizes = Sizes { v4_flows: 1, v6_flows: 1, services: 1, affinity: 0, backends: 0, fragments: 0 };
     let mut memory = vec![Block::ZERO; blocks(sizes)];
     let borrowed = RuleTable::load(rules.memory()).ok()?;
     let mut balancer = Balancer::new(Config::new([0; 16], seed), sizes, &mut memory, borrowed).ok()?;
@@ -161,6 +161,8 @@ fn first_packet<M: AsRef<[u8]>>(rules: &RuleTable<M>, tuple: &Tuple, origin: Ori
 fn verdict(decision: &Decision<'_>, flow: Option<&Flow>) -> &'static str {
     match decision.fate {
         Fate::Pass => "pass",
+        Fate::Accept => "accept",
+        Fate::Punt => "punt",
         Fate::Drop(_) => "drop",
         Fate::Reject(_) => "reject",
         Fate::Forward { .. } if flow.is_some() => "forward",
@@ -191,6 +193,7 @@ fn because(decision: &Decision<'_>) -> String {
         return match decision.fate {
             Fate::Drop(reason) => reason.explanation().to_owned(),
             Fate::Reject(reason) => reason.explanation().to_owned(),
+            Fate::Accept => "the address is a service's, bound to the node, which answers itself (§14.3)".to_owned(),
             _ => "no service has this address, port and protocol (§6.1, §6.6)".to_owned(),
         };
     };
@@ -211,7 +214,9 @@ fn because(decision: &Decision<'_>) -> String {
         Fate::Drop(_) => write!(text, ": there are endpoints, but none of use on this node (§6.4)"),
         Fate::Reject(RejectReason::NoEndpoints) => write!(text, ": no usable endpoint in the whole cluster (§6.4)"),
         Fate::Reject(reason) => write!(text, ": {}", reason.explanation()),
-        Fate::Pass => write!(text, ": no endpoint, and this mode leaves such a packet of the node itself alone (§6.8)"),
+        Fate::Pass => write!(text, ": no endpoint, and this mode leaves such a packet alone (§6.8, §14.4)"),
+        Fate::Accept => write!(text, ": answered by the node itself"),
+        Fate::Punt => write!(text, ": to the service's proxy on the node, which dials any ready endpoint (§14.5)"),
     };
     text
 }
@@ -238,6 +243,7 @@ fn masquerade(decision: &Decision<'_>, flow: &Flow) -> Masquerade {
 fn endpoints(resolved: &Resolved, decision: &Decision<'_>, chosen: Option<(lb_core::Address, u16)>) -> Vec<Endpoint> {
     let pool = match decision.fate {
         Fate::Forward { pool, .. } => Some(pool),
+        Fate::Punt => Some(Pool::Cluster),
         _ => None,
     };
     let endpoint = |candidate: &Candidate| {
@@ -267,6 +273,7 @@ fn compiled_endpoints(
 ) -> Vec<Endpoint> {
     let members: Vec<_> = match decision.fate {
         Fate::Forward { pool, .. } => segment.pool(pool).collect(),
+        Fate::Punt => segment.pool(Pool::Cluster).collect(),
         _ => Vec::new(),
     };
     let backends = (0..segment.backends()).filter_map(|number| segment.backend(number));

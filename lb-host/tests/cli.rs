@@ -19,13 +19,13 @@ fn the_example_comes_to_what_kubectl_would_print() {
     for (arguments, expected) in [
         (
             "get services -f seed/cluster.yaml",
-            "NAME      TYPE           CLUSTER-IP     EXTERNAL-IP    PORT(S)          AGE\n\
-             example   LoadBalancer   10.96.100.50   203.0.113.10   8081:32255/TCP   <unknown>\n",
+            "NAME      TYPE           CLUSTER-IP     EXTERNAL-IP                    PORT(S)          AGE\n\
+             example   LoadBalancer   10.96.100.50   203.0.113.10,2001:db8:10::10   8081:32255/TCP   <unknown>\n",
         ),
         (
             "get svc -f seed -o wide -A",
-            "NAMESPACE   NAME      TYPE           CLUSTER-IP     EXTERNAL-IP    PORT(S)          AGE         SELECTOR\n\
-             default     example   LoadBalancer   10.96.100.50   203.0.113.10   8081:32255/TCP   <unknown>   app=alpha\n",
+            "NAMESPACE   NAME      TYPE           CLUSTER-IP     EXTERNAL-IP                    PORT(S)          AGE         SELECTOR\n\
+             default     example   LoadBalancer   10.96.100.50   203.0.113.10,2001:db8:10::10   8081:32255/TCP   <unknown>   app=alpha\n",
         ),
         (
             "get endpoints -f seed",
@@ -34,8 +34,9 @@ fn the_example_comes_to_what_kubectl_would_print() {
         ),
         (
             "get endpointslices -f seed",
-            "NAME        ADDRESSTYPE   PORTS   ENDPOINTS                                         AGE\n\
-             example-1   IPv4          8080    10.244.1.10,10.244.1.11,10.244.2.10 + 1 more...   <unknown>\n",
+            "NAME        ADDRESSTYPE   PORTS   ENDPOINTS                                                           AGE\n\
+             example-1   IPv4          8080    10.244.1.10,10.244.1.11,10.244.2.10 + 1 more...                     <unknown>\n\
+             example-2   IPv6          8080    fd00:10:244:1::10,fd00:10:244:1::11,fd00:10:244:2::10 + 1 more...   <unknown>\n",
         ),
         (
             "get nodes -f seed -o wide worker-2",

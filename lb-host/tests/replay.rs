@@ -181,7 +181,7 @@ fn the_oldest_of_too_many_held_fragments_are_dropped() {
 
 /// `lb_host::replay::run` as other projects' tests use it, with a log.
 fn log(input: &[u8]) -> Vec<serde_json::Value> {
-    let sizes = Sizes { v4_flows: 64, v6_flows: 64, services: 16, affinity: 0, fragments: 16 };
+    let sizes = Sizes { v4_flows: 64, v6_flows: 64, services: 16, affinity: 0, backends: 64, fragments: 16 };
     let mut memory = vec![Block::ZERO; blocks(sizes)];
     let rules = rules(&services(), Reached::ByExternalIp);
     let mut balancer = Balancer::new(Config::new([0; 16], 0), sizes, &mut memory, rules).unwrap();
@@ -372,7 +372,7 @@ fn a_damaged_capture_is_replayed_or_refused() {
             damaged[at] = byte;
             let Ok(mut reader) = Reader::new(&*damaged) else { continue };
             while let Ok(Some(_)) = reader.next_record() {}
-            let sizes = Sizes { v4_flows: 16, v6_flows: 16, services: 16, affinity: 0, fragments: 16 };
+            let sizes = Sizes { v4_flows: 16, v6_flows: 16, services: 16, affinity: 0, backends: 64, fragments: 16 };
             let mut memory = vec![Block::ZERO; blocks(sizes)];
             let rules = rules(&services(), Reached::ByClusterIp);
             let mut balancer = Balancer::new(Config::new([0; 16], 0), sizes, &mut memory, rules).unwrap();

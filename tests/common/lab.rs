@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use lb_core::Datagram;
 use lb_core::control::{Control, Node, Service, Slice};
-use lb_core::packet::Datagram;
 use lb_core::rules::Room;
 use lb_core::{
     Balancer, Block, Config, Direction, Instant, Link, Meta, Origin, Packet, RuleTable, Sizes, Verdict, blocks,
@@ -13,7 +13,7 @@ use super::{cluster, frames};
 
 pub type Engine = Balancer<'static, Vec<u8>>;
 
-pub const SIZES: Sizes = Sizes { v4_flows: 64, v6_flows: 64, services: 32, affinity: 0, fragments: 16 };
+pub const SIZES: Sizes = Sizes { v4_flows: 64, v6_flows: 64, services: 32, affinity: 0, backends: 64, fragments: 16 };
 pub const ROOM: Room = Room { services: 32, vips: 128, segments: 1 << 17 };
 
 pub fn config() -> Config {

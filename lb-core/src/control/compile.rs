@@ -3,16 +3,17 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::candidate::Candidate;
 use super::objects::{Detector, Label, Node, NodePortAddresses};
 use super::objects::{EmptyUdp, Proxy};
-use super::resolve::{Candidate, Resolved};
+use super::resolve::Resolved;
 use crate::hash::Key;
-use crate::pick::Scheduler;
 use crate::pick::maglev::{self, Turns};
 use crate::rules::bytes::{put_bytes, put_u16, put_u32, put_u64};
 use crate::rules::directory::{self, ENTRY, Hash, Question};
 use crate::rules::image::{self, CHECKED_FROM, MAGIC, SLOT, VERSION};
-use crate::rules::{Pool, Segment, Vip, VipClass, node, segment};
+use crate::rules::{Pool, Segment, Vip, node, segment};
+use crate::scheduler::Scheduler;
 use crate::tuple::{Address, Family, Prefix};
 
 /// Why objects can't be compiled.
@@ -173,17 +174,12 @@ pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
         Detector::None | Detector::Interface => &[],
     };
     let on_loopback = on_loopback(proxy);
-    let flags = [
-        (proxy.mode.guards_cluster_ips, node::flag::REJECT_UNMATCHED | node::flag::DROP_UNALLOCATED),
-        (proxy.mode.firewall_first, node::flag::FIREWALL_FIRST),
-        (on_loopback, node::flag::LOOPBACK_GUARD),
-        (proxy.empty_udp == EmptyUdp::Cut, node::flag::CUT_EMPTY),
-    ];
+    let flags = [(on_loopback, node::flag::LOOPBACK_GUARD), (proxy.empty_udp == EmptyUdp::Cut, node::flag::CUT_EMPTY)];
     let rows = proxy.mode.rows(proxy.detector != Detector::None, proxy.masquerade_all);
     let addresses = addresses(node, on_loopback);
     let masquerades = masquerades(node);
     let mut bytes = vec![0; node::HEADER];
-    put_u32(&mut bytes, 4, flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
+    put_u32(&mut bytes, 4, flags.iter().filter(|(set, _)| *set).fold(proxy.mode.flags, |all, (_, flag)| all | flag));
     put_bytes(&mut bytes, node::ROWS, &rows.map(|row| row.0));
     put_bytes(&mut bytes, node::STALE, &proxy.mode.stale.map(|stale| stale as u8));
     put_u16(&mut bytes, 44, proxy.reserved_ports.0);
@@ -288,20 +284,16 @@ pub(super) fn image(key: &[u8; 16], base: u64, fingerprint: u64, sections: &[(u6
 /// Who answers to what, laid out by content alone.
 fn directory(hash: &Hash, sections: &[(u64, &[u8])]) -> Vec<u8> {
     let mut entries: Vec<(Question, u32)> = Vec::new();
-    let mut cluster_ips = Vec::new();
+    let mut addresses = Vec::new();
     for (slot, (id, bytes)) in sections.iter().enumerate().filter(|(_, (id, _))| *id != 0) {
         entries.push((Question::Segment(*id), slot as u32));
         for vip in Segment::new(bytes).vips().take_while(|_| !bytes.is_empty()) {
             entries.push((image::question(&vip), slot as u32));
-            if vip.class == VipClass::ClusterIp {
-                cluster_ips.push(vip.address);
-            }
+            addresses.extend(image::address_question(&vip));
         }
     }
-    cluster_ips.sort_unstable();
-    let counted = cluster_ips
-        .chunk_by(|a, b| a == b)
-        .filter_map(|same| Some((Question::ClusterIp(*same.first()?), same.len() as u32)));
+    addresses.sort_unstable();
+    let counted = addresses.chunk_by(|a, b| a == b).filter_map(|same| Some((*same.first()?, same.len() as u32)));
     entries.extend(counted);
     // A third stays empty, so that look-ups stay short.
     let mut bytes = vec![0; (entries.len() * 3 / 2 + 2) * ENTRY];

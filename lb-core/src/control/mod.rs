@@ -4,19 +4,22 @@
 //! Service, Slice, Node --resolve--> Resolved --compile--> segments --collect--> image / delta
 //! ```
 
+mod candidate;
 mod compile;
 mod mode;
 mod objects;
 mod resolve;
+mod windows;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+pub use candidate::{Candidate, Standing};
 pub use compile::CompileError;
-pub use mode::Mode;
+pub use mode::{EndpointRule, Mode};
 pub use objects::*;
-pub use resolve::{Candidate, Resolved, Standing, resolve};
+pub use resolve::{Resolved, resolve};
 
 use crate::rules::image::fingerprint;
 use crate::rules::{Vip, VipClass};

@@ -1,8 +1,8 @@
 //! Modes as presets: what tells kube-proxy's proxiers apart, as data (SEMANTICS §14).
 
-use crate::pick::Scheduler;
-use crate::rules::node::{ROW_COUNT, Row, Stale, Unserved};
+use crate::rules::node::{ROW_COUNT, Row, Stale, Unserved, flag};
 use crate::rules::{SourceKind, VipClass};
+use crate::scheduler::Scheduler;
 
 /// What tells one kube-proxy mode from another. The packet path knows none of these names; they are
 /// compiled into the rows and flags that it reads.
@@ -14,18 +14,41 @@ pub struct Mode {
     pub scheduler: Scheduler,
     /// Opens node ports on the node's primary addresses, not on all, unless told otherwise (§9.1, §9.2).
     pub primary_node_ports: bool,
-    /// Rejects packets to a ClusterIP on none of its ports, drops those to an unallocated one (§6.6).
-    pub(super) guards_cluster_ips: bool,
-    /// Looks at source ranges before it looks for endpoints (§8.6).
-    pub(super) firewall_first: bool,
+    /// Proxies SCTP (§12.1).
+    pub sctp: bool,
+    /// How endpoints come into pools (§5, §14.4, §14.5).
+    pub endpoints: EndpointRule,
+    /// Looks at loadBalancerSourceRanges (§8.6).
+    pub source_ranges: bool,
+    /// Flags of the node's section.
+    pub(super) flags: u32,
     /// Can open node ports on IPv4 loopback (§9.5).
     pub(super) localhost_node_ports: bool,
     /// Rejects node ports without endpoints on all of the node's addresses (§6.9).
     pub(super) rejects_everywhere: bool,
-    /// What the node's own packets to an external address without endpoints meet (§6.8).
+    /// Sends traffic from inside to an external address past its Local policy (§7.4).
+    pub(super) short_circuit: bool,
+    /// When ClusterIP traffic is masqueraded besides `--masquerade-all` (§8.1, §14).
+    pub(super) masquerades_cluster_ips: bool,
+    /// What a flow meets whose policy is Local and finds no endpoint on this node (§6.4).
+    pub(super) local_unserved: Unserved,
+    /// What a flow meets where there is no endpoint at all (§6.4).
+    pub(super) unserved: Unserved,
+    /// The same for the node's own packets to an external address (§6.8).
     pub(super) own_external_unserved: Unserved,
     /// What becomes of flows whose backend stopped serving: TCP, UDP, SCTP (§11).
     pub(super) stale: [Stale; 3],
+}
+
+/// How endpoints come into pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointRule {
+    /// Ready ones, by topology; terminating ones as a last resort (§5).
+    Linux,
+    /// Windows' filter, without topology; one port for all of a service port's endpoints (§14.4).
+    Windows,
+    /// Ready ones, whatever policies say (§14.5).
+    Ready,
 }
 
 impl Mode {
@@ -34,10 +57,16 @@ impl Mode {
         name: "iptables",
         scheduler: Scheduler::Random,
         primary_node_ports: false,
-        guards_cluster_ips: false,
-        firewall_first: false,
+        sctp: true,
+        endpoints: EndpointRule::Linux,
+        source_ranges: true,
+        flags: 0,
         localhost_node_ports: true,
         rejects_everywhere: true,
+        short_circuit: true,
+        masquerades_cluster_ips: true,
+        local_unserved: Unserved::Drop,
+        unserved: Unserved::Reject,
         own_external_unserved: Unserved::Pass,
         stale: [Stale::Keep, Stale::Reselect, Stale::Keep],
     };
@@ -46,16 +75,64 @@ impl Mode {
     pub const NFTABLES: Self = Self {
         name: "nftables",
         primary_node_ports: true,
-        guards_cluster_ips: true,
-        firewall_first: true,
+        flags: flag::REJECT_UNMATCHED | flag::DROP_UNALLOCATED | flag::FIREWALL_FIRST,
         localhost_node_ports: false,
         rejects_everywhere: false,
         own_external_unserved: Unserved::Reject,
         ..Self::IPTABLES
     };
 
+    /// Linux' IP virtual server (§14.3).
+    pub const IPVS: Self = Self {
+        name: "ipvs",
+        scheduler: Scheduler::RoundRobin,
+        flags: flag::FIREWALL_FIRST
+            | flag::BOUND_VIPS
+            | flag::MASQUERADE_VIP_SOURCES
+            | flag::KEEP_LOOPBACK
+            | flag::STALE_BY_POOL
+            | flag::CUT_EMPTY
+            | flag::AFFINITY_BY_VIP,
+        localhost_node_ports: false,
+        rejects_everywhere: false,
+        short_circuit: false,
+        local_unserved: Unserved::Cluster,
+        own_external_unserved: Unserved::Reject,
+        stale: [Stale::Keep, Stale::Reselect, Stale::Reselect],
+        ..Self::IPTABLES
+    };
+
+    /// Windows' host networking service (§14.4).
+    pub const KERNELSPACE: Self = Self {
+        name: "kernelspace",
+        sctp: false,
+        endpoints: EndpointRule::Windows,
+        source_ranges: false,
+        flags: flag::NO_HAIRPIN,
+        localhost_node_ports: false,
+        rejects_everywhere: false,
+        short_circuit: false,
+        masquerades_cluster_ips: false,
+        local_unserved: Unserved::Pass,
+        unserved: Unserved::Pass,
+        own_external_unserved: Unserved::Pass,
+        stale: [Stale::Keep; 3],
+        ..Self::IPTABLES
+    };
+
+    /// A proxy process on the node, to which everything is sent (§14.5).
+    pub const USERSPACE: Self = Self {
+        name: "userspace",
+        scheduler: Scheduler::RoundRobin,
+        sctp: false,
+        endpoints: EndpointRule::Ready,
+        source_ranges: false,
+        flags: flag::PUNT,
+        ..Self::IPTABLES
+    };
+
     /// Every mode.
-    pub const ALL: &'static [Self] = &[Self::IPTABLES, Self::NFTABLES];
+    pub const ALL: &'static [Self] = &[Self::IPTABLES, Self::IPVS, Self::NFTABLES, Self::KERNELSPACE, Self::USERSPACE];
 
     /// The mode of this name.
     pub fn named(name: &str) -> Option<Self> {
@@ -66,20 +143,21 @@ impl Mode {
     pub(super) fn rows(&self, detector: bool, masquerade_all: bool) -> [Row; ROW_COUNT] {
         let mut rows = [Row(0); ROW_COUNT];
         for source in [SourceKind::Node, SourceKind::Pod, SourceKind::Outside] {
-            let inside = source != SourceKind::Outside;
-            let to_cluster_ip = masquerade_all || (detector && source != SourceKind::Pod);
+            let inside = self.short_circuit && source != SourceKind::Outside;
+            let off_cluster = detector && source != SourceKind::Pod;
+            let to_cluster_ip = masquerade_all || (self.masquerades_cluster_ips && off_cluster);
             for local in [false, true] {
-                let empty = if local { Unserved::Drop } else { Unserved::Reject };
-                let internal = Row::new(local, to_cluster_ip, empty, Unserved::Reject, false);
+                let empty = if local { self.local_unserved } else { self.unserved };
+                let internal = Row::new(local, to_cluster_ip, empty, self.unserved, false);
                 // eTP Local, and the source pretends to come back from the load balancer (§7.4): a pod
                 // keeps its address, the node does not.
-                let masquerade = if local { source == SourceKind::Node } else { true };
+                let masquerade = if local { inside && source == SourceKind::Node } else { true };
                 let external = |none| Row::new(local && !inside, masquerade, empty, none, local && inside);
-                let own = if source == SourceKind::Node { self.own_external_unserved } else { Unserved::Reject };
+                let own = if source == SourceKind::Node { self.own_external_unserved } else { self.unserved };
                 for (class, row) in [
                     (VipClass::ClusterIp, internal),
                     (VipClass::ExternalIp, external(own)),
-                    (VipClass::NodePort, external(Unserved::Reject)),
+                    (VipClass::NodePort, external(self.unserved)),
                 ] {
                     if let Some(place) = rows.get_mut(Row::place(class, source, local)) {
                         *place = row;

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::mode::Mode;
-use crate::pick::Scheduler;
+use crate::scheduler::Scheduler;
 use crate::tuple::{Address, Prefix, Protocol};
 
 /// An opaque name. Only equality and byte order matter: of two services that claim one Vip, the one

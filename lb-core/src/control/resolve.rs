@@ -4,7 +4,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::candidate::{Candidate, Standing};
+use super::mode::EndpointRule;
 use super::objects::{Label, Node, Service, ServicePort, Slice, TrafficPolicy};
+use super::windows;
 use crate::rules::{Pool, Vip, VipClass};
 use crate::tuple::{Address, Family, Prefix, Protocol};
 
@@ -35,74 +38,6 @@ pub struct Resolved {
     pub source_ranges: Vec<Prefix>,
 }
 
-/// An endpoint of a service port, and how it stands towards each pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its address.
-    pub address: Address,
-    /// Its port.
-    pub port: u16,
-    /// Whether it may receive new traffic.
-    pub ready: bool,
-    /// Whether it answers, ready or not.
-    pub serving: bool,
-    /// Whether it is on its way out.
-    pub terminating: bool,
-    /// Whether it runs on this node.
-    pub local: bool,
-    /// The node it runs on, if known.
-    pub node: Option<Label>,
-    zone_hints: Vec<Label>,
-    node_hints: Vec<Label>,
-    /// How it stands towards the cluster pool.
-    pub cluster: Standing,
-    /// How it stands towards the local pool.
-    pub own: Standing,
-}
-
-/// How an endpoint stands towards a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// In it.
-    Member,
-    /// In it, terminating, as no endpoint is ready (§5.2, §5.3).
-    LastResort,
-    /// Out: the pool is not in use (§5.1).
-    Unused,
-    /// Out: neither ready, nor serving while it terminates (§5.6).
-    NotReady,
-    /// Out: it terminates, and others are ready.
-    Terminating,
-    /// Out: it is hinted for other nodes (§5.4).
-    OtherNode,
-    /// Out: it is hinted for other zones (§5.4).
-    OtherZone,
-    /// Out: it is not on this node.
-    Remote,
-}
-
-impl Standing {
-    /// Whether this is in the pool.
-    pub const fn is_in(self) -> bool {
-        matches!(self, Self::Member | Self::LastResort)
-    }
-}
-
-impl Candidate {
-    /// How it stands towards a pool.
-    pub const fn standing(&self, pool: Pool) -> Standing {
-        match pool {
-            Pool::Cluster => self.cluster,
-            Pool::Local => self.own,
-        }
-    }
-
-    /// §5.6: what may stand in when no endpoint is ready.
-    const fn is_last_resort(&self) -> bool {
-        self.serving && self.terminating
-    }
-}
-
 impl Resolved {
     /// Its name in comments and tables: `namespace/name:port/PROTOCOL`, without the colon if the port has
     /// no name.
@@ -128,8 +63,10 @@ pub fn resolve<'s>(service: &Service, slices: impl Iterator<Item = &'s Slice> + 
     let families = [Family::V4, Family::V6];
     // §2.5: a family without a ClusterIP is not proxied.
     let served = families.into_iter().filter(|family| service.cluster_ips.iter().any(|ip| ip.family() == *family));
+    // §12.1: not every mode proxies SCTP.
+    let proxied = |port: &&ServicePort| node.proxy.mode.sctp || port.protocol != Protocol::SCTP;
     served
-        .flat_map(|family| service.ports.iter().map(move |port| (family, port)))
+        .flat_map(|family| service.ports.iter().filter(proxied).map(move |port| (family, port)))
         .map(|(family, port)| resolve_port(service, port, family, slices.clone(), node))
         .collect()
 }
@@ -141,20 +78,40 @@ fn resolve_port<'s>(
     slices: impl Iterator<Item = &'s Slice>,
     node: &Node,
 ) -> Resolved {
-    let vips = vips(service, port, family);
+    let mode = &node.proxy.mode;
+    let mut vips = vips(service, port, family);
     // §3.5
     let external = vips.iter().any(|vip| vip.class != VipClass::ClusterIp);
-    let internal_local = service.internal_policy == TrafficPolicy::Local;
-    let external_local = service.external_policy == TrafficPolicy::Local;
+    // §14.5: the userspace proxy knows no policies.
+    let is_local = |policy| policy == TrafficPolicy::Local && mode.endpoints != EndpointRule::Ready;
+    let (internal_local, external_local) = (is_local(service.internal_policy), is_local(service.external_policy));
     // §5.1
     let uses_cluster = !internal_local || external;
     let uses_local = internal_local || (external_local && external);
     let mut candidates = candidates(port, family, slices, node);
-    let topology = topology(&candidates, node);
-    stand(&mut candidates, uses_cluster, uses_local, topology, node);
-    // §5.5
-    let usable = |candidate: &Candidate| candidate.ready || candidate.is_last_resort();
-    let has_any = candidates.iter().any(|candidate| candidate.cluster.is_in() || (uses_local && usable(candidate)));
+    let has_any = match mode.endpoints {
+        EndpointRule::Linux => {
+            let topology = topology(&candidates, node);
+            stand(&mut candidates, uses_cluster, uses_local, topology, node);
+            // §5.5
+            let usable = |candidate: &Candidate| candidate.ready || candidate.is_last_resort();
+            candidates.iter().any(|candidate| candidate.cluster.is_in() || (uses_local && usable(candidate)))
+        }
+        EndpointRule::Ready => {
+            // Without a last resort (§14.5), and a local pool is never asked for.
+            stand(&mut candidates, true, false, Topology::None, node);
+            candidates
+                .iter_mut()
+                .filter(|c| c.cluster == Standing::LastResort)
+                .for_each(|c| c.cluster = Standing::NotReady);
+            candidates.iter().any(|candidate| candidate.cluster.is_in())
+        }
+        EndpointRule::Windows => {
+            windows::one_port(&mut candidates);
+            windows::stand(&mut candidates, &mut vips, external_local, (uses_cluster, uses_local));
+            candidates.iter().any(|candidate| candidate.cluster.is_in() || candidate.own.is_in())
+        }
+    };
     Resolved {
         service: service.name.clone(),
         port: port.clone(),
@@ -165,11 +122,15 @@ fn resolve_port<'s>(
         uses: (uses_cluster, uses_local),
         internal_local,
         external_local,
-        affinity: service.affinity,
+        affinity: match mode.endpoints {
+            // §14.4: a flag without a time-out; the API's default stands in (§3.6).
+            EndpointRule::Windows => service.affinity.map(|_| 10_800),
+            EndpointRule::Linux | EndpointRule::Ready => service.affinity,
+        },
         source_ranges: service
             .source_ranges
             .iter()
-            .filter(|range| range.address().family() == family)
+            .filter(|range| mode.source_ranges && range.address().family() == family)
             .copied()
             .collect(),
     }

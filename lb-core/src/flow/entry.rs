@@ -10,7 +10,7 @@ use crate::tuple::{Address, Protocol, Tuple};
 /// "No entry" in lists.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// One flow. Indices 0 and 1 of pairs are source and destination of the original tuple, 2 and 3 those
+/// One flow. Indices 0 and 1 of quadruples are source and destination of the original tuple, 2 and 3 those
 /// of the reply tuple.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -34,7 +34,9 @@ pub(crate) struct Entry {
     /// A [`State`]; 0 if the entry is free.
     state: u8,
     flags: u8,
-    reserved: [u8; 7],
+    reserved: [u8; 3],
+    /// Where it is counted among its backend's live flows; [`NONE`] if it is not.
+    pub(super) load: u32,
 }
 
 /// An IPv6 flow: an entry, and its four addresses in a second line.
@@ -81,7 +83,8 @@ impl Entry {
             protocol: original.protocol.0,
             state: state as u8,
             flags: flags.0,
-            reserved: [0; 7],
+            reserved: [0; 3],
+            load: NONE,
         }
     }
 

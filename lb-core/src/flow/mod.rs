@@ -8,6 +8,7 @@ mod clock;
 mod entry;
 pub(crate) mod fragments;
 mod index;
+pub(crate) mod loads;
 mod state;
 pub(crate) mod table;
 

@@ -8,6 +8,7 @@
 use super::clock::Ticks;
 use super::entry::{Entry, NONE, WideEntry};
 use super::index::{self, Index, Name};
+use super::loads::Loads;
 use super::{Class, Direction, Flags, Flow, FlowId, State};
 use crate::hash::Key;
 use crate::memory::Block;
@@ -25,6 +26,7 @@ pub(crate) const fn blocks(v4: u32, v6: u32) -> usize {
 pub(crate) struct FlowTable<'m> {
     key: Key,
     index: Index<'m>,
+    loads: Loads<'m>,
     v4: &'m mut [Entry],
     v6: &'m mut [WideEntry],
     slabs: [Slab; 2],
@@ -69,7 +71,7 @@ pub(crate) struct Full;
 
 impl<'m> FlowTable<'m> {
     /// An empty table over [`blocks`] of memory.
-    pub(crate) fn new(key: Key, memory: &'m mut [Block], v4: u32, v6: u32) -> Option<Self> {
+    pub(crate) fn new(key: Key, memory: &'m mut [Block], loads: &'m mut [Block], v4: u32, v6: u32) -> Option<Self> {
         let (buckets, entries) = memory.split_at_mut_checked(index::buckets((v4 as usize + v6 as usize) * 2))?;
         entries.fill(Block::ZERO);
         let (narrow, wide) = entries.split_at_mut_checked(v4 as usize)?;
@@ -78,6 +80,7 @@ impl<'m> FlowTable<'m> {
         Some(Self {
             key,
             index: Index::new(buckets),
+            loads: Loads::new(loads),
             v4: bytemuck::must_cast_slice_mut(narrow),
             v6: bytemuck::must_cast_slice_mut(wide.as_chunks_mut::<2>().0),
             slabs: [empty; 2],
@@ -152,6 +155,19 @@ impl<'m> FlowTable<'m> {
         Ok((FlowId(flow), ended))
     }
 
+    /// How many flows are counted under this key of a service port's backend.
+    pub(crate) fn load(&self, key: u64) -> u32 {
+        self.loads.of(key)
+    }
+
+    /// Counts a flow, until it ends, under the key of its service port's backend.
+    pub(crate) fn count(&mut self, id: FlowId, key: u64) {
+        let cell = self.loads.count(key);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.load = cell;
+        }
+    }
+
     /// Ends a flow.
     pub(crate) fn remove(&mut self, id: FlowId) {
         let Some(flow) = self.tuples(id) else { return };
@@ -159,6 +175,7 @@ impl<'m> FlowTable<'m> {
         self.index.remove(self.key.tuple(&flow.0), Name::new(id.0, Direction::Original));
         self.index.remove(self.key.tuple(&flow.1), Name::new(id.0, Direction::Reply));
         self.delist(id.0, class);
+        self.loads.give_back(self.entry(id).map_or(NONE, |entry| entry.load));
         if let Some(slab) = self.slab(self.family(id.0)) {
             slab.live = slab.live.saturating_sub(1);
         }

@@ -6,58 +6,28 @@ pub mod maglev;
 use crate::hash::Key;
 use crate::rng::Rng;
 use crate::rules::{Backend, Pool, Segment};
+pub use crate::scheduler::Scheduler;
 use crate::tuple::Tuple;
 
-/// How a backend is chosen among those that may be (SEMANTICS §7.5, §14.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[repr(u8)]
-pub enum Scheduler {
-    /// Uniformly at random.
-    Random = 0,
-    /// One after the other, by rising address.
-    RoundRobin = 1,
-    /// By a Maglev table over the client's tuple: every node and core with the same rules picks alike.
-    Maglev = 2,
-}
-
-impl Scheduler {
-    /// Every scheduler.
-    pub const ALL: &'static [Self] = &[Self::Random, Self::RoundRobin, Self::Maglev];
-
-    /// The scheduler of this number.
-    pub const fn from_u8(number: u8) -> Option<Self> {
-        match number {
-            0 => Some(Self::Random),
-            1 => Some(Self::RoundRobin),
-            2 => Some(Self::Maglev),
-            _ => None,
-        }
-    }
-
-    /// What it is called on a command line: ipvs' own names.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Random => "random",
-            Self::RoundRobin => "rr",
-            Self::Maglev => "maglev",
-        }
-    }
-}
-
 /// What choosing needs and changes.
-pub(crate) struct Chooser<'b> {
+pub(crate) struct Chooser<'b, L> {
     /// The next turn of round robin in this pool.
     pub(crate) cursor: &'b mut u32,
     pub(crate) rng: &'b mut Rng,
     /// The rule table's key.
     pub(crate) key: &'b [u8; 16],
+    /// How many live flows a backend has.
+    pub(crate) load: L,
 }
 
-impl Chooser<'_> {
+impl<L: Fn(&Backend) -> u32> Chooser<'_, L> {
     /// A backend for a new flow; `None` if the pool is empty.
     pub(crate) fn choose(self, segment: &Segment<'_>, pool: Pool, tuple: &Tuple) -> Option<Backend> {
         let size = segment.pool_size(pool);
+        let hashed = |address| {
+            let hash = Key::new(self.key).address(address, 0);
+            segment.member(pool, (((hash >> 32) * size as u64) >> 32) as usize)
+        };
         match segment.scheduler() {
             Scheduler::Maglev if segment.maglev_size(pool) > 0 => {
                 let hash = Key::new(self.key).tuple(tuple);
@@ -69,6 +39,11 @@ impl Chooser<'_> {
                 *self.cursor = turn as u32 + 1;
                 segment.member(pool, turn)
             }
+            Scheduler::LeastConnections | Scheduler::ShortestExpectedDelay | Scheduler::NeverQueue => {
+                segment.pool(pool).min_by_key(|backend| (self.load)(backend))
+            }
+            Scheduler::SourceHash => hashed(tuple.source),
+            Scheduler::DestinationHash => hashed(tuple.destination),
             Scheduler::Random | Scheduler::Maglev => segment.member(pool, self.rng.below(size as u32) as usize),
         }
     }

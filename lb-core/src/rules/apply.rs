@@ -3,7 +3,7 @@
 use super::bytes::{put_u32, put_u64, u32_at};
 use super::directory::{self, ENTRY, Hash, Question};
 use super::image::{self, Image, LoadError, SLOT, Slot};
-use super::segment::{Segment, Vip, VipClass};
+use super::segment::{Segment, Vip};
 use super::{Filled, NONE, RuleTable};
 
 /// Why a delta was not applied. The table is as it was.
@@ -147,7 +147,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         Ok(())
     }
 
-    /// Whether slots and directory have room, ClusterIPs that go not counted.
+    /// Whether slots and directory have room, addresses that go not counted.
     fn check_room(&self, delta: &Image<'_>) -> Result<(), ApplyError> {
         let Some(room) = &self.room else { return Err(ApplyError::ReadOnly) };
         let (mut slots, mut entries) =
@@ -158,7 +158,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
             slots += services;
             entries += services - old.map_or(0, |old| old.vips().count() as i64);
             for vip in vips(&slot, delta.content(&slot).unwrap_or(&[])) {
-                entries += 1 + i64::from(vip.class == VipClass::ClusterIp);
+                entries += 1 + i64::from(image::address_question(&vip).is_some());
             }
         }
         let no_space = |what, needed: i64| Err(ApplyError::NoSpace { what, needed: needed.max(0) as u64 });
@@ -236,9 +236,9 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
             self.put_slot(number, Slot { id: slot.id, start, length: slot.length, epoch: 0 });
             for vip in vips(&slot, content) {
                 self.list(image::question(&vip), number);
-                if vip.class == VipClass::ClusterIp {
-                    let claims = self.ask(Question::ClusterIp(vip.address)).unwrap_or(0);
-                    self.list(Question::ClusterIp(vip.address), claims + 1);
+                if let Some(question) = image::address_question(&vip) {
+                    let claims = self.ask(question).unwrap_or(0);
+                    self.list(question, claims + 1);
                 }
             }
         }
@@ -280,10 +280,10 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         let mut i = 0;
         while let Some(vip) = self.segment(number).and_then(|segment| segment.vips().nth(i)) {
             self.forget(image::question(&vip));
-            if vip.class == VipClass::ClusterIp {
-                match self.ask(Question::ClusterIp(vip.address)) {
-                    Some(claims) if claims > 1 => self.list(Question::ClusterIp(vip.address), claims - 1),
-                    _ => self.forget(Question::ClusterIp(vip.address)),
+            if let Some(question) = image::address_question(&vip) {
+                match self.ask(question) {
+                    Some(claims) if claims > 1 => self.list(question, claims - 1),
+                    _ => self.forget(question),
                 }
             }
             i += 1;

@@ -4,7 +4,7 @@ use super::directory::Question;
 use super::node::{self, Row, Unserved};
 use super::{NodeRules, Pool, RuleTable, Segment, SourceKind, VipClass};
 use crate::packet::Origin;
-use crate::tuple::{Address, Tuple};
+use crate::tuple::{Address, Protocol, Tuple};
 use crate::verdict::{DropReason, RejectReason};
 
 /// What becomes of a new flow, and by which rules.
@@ -27,13 +27,18 @@ pub struct Decision<'r> {
 pub enum Fate {
     /// Not ours.
     Pass,
+    /// For the node itself, untranslated.
+    Accept,
+    /// For the service's proxy on the node (userspace mode).
+    Punt,
     /// Served by a member of this pool, which has one.
     Forward {
         /// The pool to choose from.
         pool: Pool,
-        /// Whether the source is replaced by the node's own address. A hairpin, which is known once the
-        /// backend is, always is (§8.2).
+        /// Whether the source is replaced by the node's own address.
         masquerade: bool,
+        /// Whether it is replaced as well if the backend turns out to be the client itself (§8.2).
+        hairpin: bool,
     },
     /// Dropped in silence.
     Drop(DropReason),
@@ -60,12 +65,18 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
             return Decision { fate: Fate::Drop(DropReason::LoopbackGuard), ..Decision::pass(source) };
         }
         let Some((slot, segment, class)) = self.owner(tuple, &node) else {
-            return Decision { fate: self.unmatched(&node, tuple.destination), ..Decision::pass(source) };
+            return Decision { fate: self.unmatched(&node, tuple), ..Decision::pass(source) };
         };
         let local = segment.is_local(class);
         let row = node.row(class, source.kind, local);
+        let mut fate = fate(&node, &segment, class, tuple, row);
+        if let Fate::Forward { masquerade, .. } = &mut fate {
+            let from_vip = || class == VipClass::ClusterIp && self.ask(Question::ClusterIp(tuple.source)).is_some();
+            *masquerade |= node.has(node::flag::MASQUERADE_VIP_SOURCES) && from_vip();
+            *masquerade &= !(node.has(node::flag::KEEP_LOOPBACK) && source.loopback);
+        }
         Decision {
-            fate: fate(&node, &segment, class, tuple, row),
+            fate,
             source,
             service: Some((slot, segment)),
             class: Some(class),
@@ -108,10 +119,19 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     }
 
     /// A packet that dials no service port (§6.6).
-    fn unmatched(&self, node: &NodeRules<'_>, destination: Address) -> Fate {
+    fn unmatched(&self, node: &NodeRules<'_>, tuple: &Tuple) -> Fate {
+        let destination = tuple.destination;
         let cluster_ip = || self.ask(Question::ClusterIp(destination)).is_some();
         if node.has(node::flag::REJECT_UNMATCHED) && cluster_ip() {
             return Fate::Reject(RejectReason::UnmatchedPort);
+        }
+        let bound = || cluster_ip() || self.ask(Question::OtherIp(destination)).is_some();
+        let own = || node.address(destination) & node::address::OWN != 0;
+        if node.has(node::flag::BOUND_VIPS) && bound() && !own() {
+            return match tuple.protocol {
+                Protocol::ICMP | Protocol::ICMPV6 => Fate::Accept,
+                _ => Fate::Reject(RejectReason::UnmatchedPort),
+            };
         }
         let in_cidr = || node.service_cidrs().any(|cidr| cidr.contains(destination));
         if node.has(node::flag::DROP_UNALLOCATED) && in_cidr() && !cluster_ip() {
@@ -141,6 +161,9 @@ fn is_guarded(destination: Address, source: Source) -> bool {
 
 /// §6.2 to §6.5, with the mode's row for this class, source and policy.
 fn fate(node: &NodeRules<'_>, segment: &Segment<'_>, class: VipClass, tuple: &Tuple, row: Row) -> Fate {
+    if node.has(node::flag::PUNT) {
+        return Fate::Punt;
+    }
     let refused = || class == VipClass::LoadBalancer && !segment.admits(tuple.source, tuple.destination);
     if node.has(node::flag::FIREWALL_FIRST) && refused() {
         return Fate::Drop(DropReason::SourceRange);
@@ -151,7 +174,8 @@ fn fate(node: &NodeRules<'_>, segment: &Segment<'_>, class: VipClass, tuple: &Tu
     if refused() {
         return Fate::Drop(DropReason::SourceRange);
     }
-    let serve = |pool| Fate::Forward { pool, masquerade: row.masquerade() };
+    let hairpin = !node.has(node::flag::NO_HAIRPIN);
+    let serve = |pool| Fate::Forward { pool, masquerade: row.masquerade(), hairpin };
     let pool = if row.local() { Pool::Local } else { Pool::Cluster };
     if segment.pool_size(pool) > 0 {
         return serve(pool);

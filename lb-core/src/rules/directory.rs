@@ -20,6 +20,8 @@ pub(crate) enum Question {
     NodePort(Address, u16, Protocol),
     /// How many service ports have this ClusterIP.
     ClusterIp(Address),
+    /// How many service ports have this external IP or load balancer's IP.
+    OtherIp(Address),
     /// The slot of the segment with this id.
     Segment(u64),
 }
@@ -37,6 +39,7 @@ impl Question {
             Self::NodePort(address, port, protocol) => (address.bits(), port, protocol.0, 2),
             Self::ClusterIp(address) => (address.bits(), 0, 0, 3),
             Self::Segment(id) => (u128::from(id), 0, 0, 4),
+            Self::OtherIp(address) => (address.bits(), 0, 0, 5),
         }
     }
 }
@@ -191,9 +194,9 @@ pub(crate) fn remove(bytes: &mut [u8], hash: &Hash, question: Question) {
 }
 
 /// Whether every entry's hash is its own and stands where a look-up finds it, no two alike; and how
-/// many there are of Vips and node ports, of ClusterIPs' counts added up, of segments.
+/// many there are of Vips and node ports, of addresses' counts added up, of segments.
 pub(crate) fn check(bytes: &[u8], hash: &Hash) -> Option<Totals> {
-    let mut totals = Totals { frontends: 0, cluster_ips: 0, segments: 0 };
+    let mut totals = Totals { frontends: 0, addresses: 0, segments: 0 };
     for at in 0..room(bytes) {
         let Some(entry) = Entry::read(bytes, at) else {
             let empty = bytes.get(at * ENTRY..)?.first_chunk::<ENTRY>()?;
@@ -208,6 +211,7 @@ pub(crate) fn check(bytes: &[u8], hash: &Hash) -> Option<Totals> {
             2 => Question::NodePort(Address::from_bits(address), port, Protocol(protocol)),
             3 => Question::ClusterIp(Address::from_bits(address)),
             4 => Question::Segment(u64::try_from(address).ok()?),
+            5 => Question::OtherIp(Address::from_bits(address)),
             _ => return None,
         };
         if locate(bytes, hash, question) != Some((at, entry)) {
@@ -215,7 +219,7 @@ pub(crate) fn check(bytes: &[u8], hash: &Hash) -> Option<Totals> {
         }
         match question {
             Question::Vip(..) | Question::NodePort(..) => totals.frontends += 1,
-            Question::ClusterIp(_) => totals.cluster_ips += u64::from(entry.value),
+            Question::ClusterIp(_) | Question::OtherIp(_) => totals.addresses += u64::from(entry.value),
             Question::Segment(_) => totals.segments += 1,
         }
     }
@@ -226,7 +230,7 @@ pub(crate) fn check(bytes: &[u8], hash: &Hash) -> Option<Totals> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) frontends: u64,
-    pub(crate) cluster_ips: u64,
+    pub(crate) addresses: u64,
     pub(crate) segments: u64,
 }
 

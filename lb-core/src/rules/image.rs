@@ -129,7 +129,7 @@ impl<'i> Image<'i> {
         let unsound = |at: usize| LoadError::Unsound { at: at as u32 };
         let hash = Hash::new(&self.key());
         let (mut end, mut last, mut sum) = (HEADER + self.slots.len() + self.directory.len(), None, 0u64);
-        let mut counted = directory::Totals { frontends: 0, cluster_ips: 0, segments: 0 };
+        let mut counted = directory::Totals { frontends: 0, addresses: 0, segments: 0 };
         for (number, slot) in self.slots().enumerate() {
             let at = HEADER + number * SLOT;
             if last.is_some_and(|last| last >= slot.id) || slot.start as usize != end || slot.epoch != 0 {
@@ -161,9 +161,9 @@ impl<'i> Image<'i> {
                 if directory::find(self.directory, &hash, question(&vip)) != Some(number as u32) {
                     return Err(unsound(slot.start as usize));
                 }
-                if vip.class == VipClass::ClusterIp {
-                    counted.cluster_ips += 1;
-                    if directory::find(self.directory, &hash, Question::ClusterIp(vip.address)).is_none_or(|n| n == 0) {
+                if let Some(question) = address_question(&vip) {
+                    counted.addresses += 1;
+                    if directory::find(self.directory, &hash, question).is_none_or(|n| n == 0) {
                         return Err(unsound(slot.start as usize));
                     }
                 }
@@ -212,6 +212,15 @@ pub(crate) fn question(vip: &Vip) -> Question {
     match vip.class {
         VipClass::NodePort => Question::node_port(vip.address, vip.port, vip.protocol),
         _ => Question::Vip(vip.address, vip.port, vip.protocol),
+    }
+}
+
+/// The directory's question for a Vip's address, which several Vips may share; a node port has none.
+pub(crate) fn address_question(vip: &Vip) -> Option<Question> {
+    match vip.class {
+        VipClass::ClusterIp => Some(Question::ClusterIp(vip.address)),
+        VipClass::ExternalIp | VipClass::LoadBalancer => Some(Question::OtherIp(vip.address)),
+        VipClass::NodePort => None,
     }
 }
 

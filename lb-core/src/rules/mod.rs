@@ -91,7 +91,7 @@ impl Room {
         self.services as usize + 1
     }
 
-    /// A directory entry for each Vip, each service, and at most one ClusterIP for each Vip; and a
+    /// A directory entry for each Vip, each service, and at most one address for each Vip; and a
     /// third of it empty, so that look-ups stay short.
     const fn entries(self) -> usize {
         (self.services as usize + self.vips as usize * 2) * 3 / 2 + 8

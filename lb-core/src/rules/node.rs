@@ -34,6 +34,21 @@ pub(crate) mod flag {
     pub(crate) const LOOPBACK_GUARD: u32 = 8;
     /// Flows whose service has no serving backend left, or no owner any more, end (§11.5 keeps them).
     pub(crate) const CUT_EMPTY: u32 = 16;
+    /// Vips of every class are the node's own: it answers pings to them and rejects what is on none of
+    /// their services' ports (§14.3).
+    pub(crate) const BOUND_VIPS: u32 = 32;
+    /// Traffic to a ClusterIP whose source is itself a ClusterIP is masqueraded (§14.3).
+    pub(crate) const MASQUERADE_VIP_SOURCES: u32 = 64;
+    /// Traffic from loopback is never masqueraded (§14.3).
+    pub(crate) const KEEP_LOOPBACK: u32 = 128;
+    /// A client that is its own backend is not masqueraded (§14.4).
+    pub(crate) const NO_HAIRPIN: u32 = 256;
+    /// New flows go to a proxy on the node (§14.5).
+    pub(crate) const PUNT: u32 = 512;
+    /// A flow is stale once its backend is in no pool, serving or not (§14.3).
+    pub(crate) const STALE_BY_POOL: u32 = 1024;
+    /// Session affinity is not shared between the Vips of a service port (§14.3).
+    pub(crate) const AFFINITY_BY_VIP: u32 = 2048;
 }
 
 /// Facts of one of the node's addresses.

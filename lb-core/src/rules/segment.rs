@@ -11,7 +11,7 @@
 //! two Maglev tables as backend numbers of 16 bits, the label. All little-endian, addresses too.
 
 use super::bytes::{u8_at, u16_at, u32_at, u64_at, u128_at};
-use crate::pick::Scheduler;
+use crate::scheduler::Scheduler;
 use crate::tuple::{Address, Family, Prefix, Protocol};
 
 /// Bytes before the lists.

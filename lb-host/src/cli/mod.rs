@@ -21,6 +21,7 @@ mod man;
 mod replay;
 mod rules;
 pub mod table;
+mod test;
 
 /// Kubernetes service routing explained, tested and replayed, without a cluster.
 #[derive(Debug, Parser)]
@@ -41,6 +42,7 @@ enum Command {
     Completions(completions::Completions),
     Man(man::Man),
     Replay(replay::Replay),
+    Test(test::Test),
 }
 
 impl Command {
@@ -54,6 +56,7 @@ impl Command {
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
             Self::Replay(replay) => replay.run(out),
+            Self::Test(test) => test.run(out),
         }
     }
 }

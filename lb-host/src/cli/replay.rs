@@ -71,8 +71,14 @@ impl Replay {
         let started = clock::now();
         let rules = self.rules()?;
         let services = rules.segments().map(|(slot, _)| slot + 1).max().unwrap_or(0);
-        let sizes =
-            Sizes { v4_flows: self.flows, v6_flows: self.flows, services, affinity: REMEMBERED, fragments: REMEMBERED };
+        let sizes = Sizes {
+            v4_flows: self.flows,
+            v6_flows: self.flows,
+            services,
+            affinity: REMEMBERED,
+            backends: REMEMBERED,
+            fragments: REMEMBERED,
+        };
         let config = Config::new(self.node.key.unwrap_or_default(), self.node.ranges.seed);
         let mut memory = vec![Block::ZERO; blocks(sizes)];
         let mut balancer = Balancer::new(config, sizes, &mut memory, rules)?;

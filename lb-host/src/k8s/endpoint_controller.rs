@@ -21,7 +21,7 @@ use super::service::{headless, kind};
 /// Who made a slice.
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The zone of a Node.
-pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
+pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
 /// Endpoints with this label at `true` are not mirrored (§18.10).
 pub(super) const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// The CPU-proportional hints, which win over the trafficDistribution field (§18.11).

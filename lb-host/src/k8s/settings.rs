@@ -12,6 +12,12 @@ pub const SCHEDULERS: &[(&str, Scheduler)] = &[
     ("random", Scheduler::Random),
     ("rr", Scheduler::RoundRobin),
     ("wrr", Scheduler::RoundRobin),
+    ("lc", Scheduler::LeastConnections),
+    ("wlc", Scheduler::LeastConnections),
+    ("sh", Scheduler::SourceHash),
+    ("dh", Scheduler::DestinationHash),
+    ("sed", Scheduler::ShortestExpectedDelay),
+    ("nq", Scheduler::NeverQueue),
     ("maglev", Scheduler::Maglev),
     ("mh", Scheduler::Maglev),
 ];

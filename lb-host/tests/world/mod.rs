@@ -127,7 +127,7 @@ pub(crate) fn v6(host: u128) -> Address {
 
 /// Replays a capture to memory.
 pub(crate) fn replay(capture: &[u8], rules: RuleTable<Vec<u8>>, reflect: bool) -> (Summary, Vec<u8>) {
-    let sizes = Sizes { v4_flows: 4096, v6_flows: 4096, services: 1024, affinity: 0, fragments: 256 };
+    let sizes = Sizes { v4_flows: 4096, v6_flows: 4096, services: 1024, affinity: 0, backends: 64, fragments: 256 };
     let mut memory = vec![Block::ZERO; blocks(sizes)];
     let mut balancer = Balancer::new(Config::new([7; 16], 1), sizes, &mut memory, rules).unwrap();
     let mut output = Vec::new();

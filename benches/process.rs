@@ -1,0 +1,329 @@
+//! The whole packet path in batches of 32, over flows in random order.
+//!
+//! The timed part takes [`RING`] packets through the balancer; putting fresh frames into the ring is not
+//! timed. What comes out is checked by etherparse, once, outside.
+
+mod shared;
+
+use std::cell::{Cell, RefCell};
+use std::hint::black_box;
+
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Throughput};
+use lb_core::wire::parse;
+use lb_core::{
+    Balancer, Block, Checksum, Config, Direction, Flow, Instant, Link, Meta, Packet, Protocol, RuleTable, Sizes,
+    Timeouts, Tuple, Verdict, blocks,
+};
+use shared::frames::{BATCH, Kind, Ring, address, check, prototype, tuple};
+use shared::{Random, Shape, cluster, short};
+
+/// Buffers of the receive ring: few enough that headers stay in the second-level cache, many enough that
+/// reading the clock costs nothing.
+const RING: usize = 256;
+const FLOWS: [usize; 3] = [1000, 64_000, 1_000_000];
+const SERVICES: usize = 10;
+const SECOND: u64 = 1_000_000_000;
+
+fn main() {
+    let mut criterion = shared::criterion();
+    let mut group = criterion.benchmark_group("process");
+    group.throughput(Throughput::Elements(RING as u64));
+    floors(&mut group);
+    for flows in FLOWS {
+        let tcp4 = Mix { v4: true, udp: false, masquerade: false, flows };
+        let original = Direction::Original;
+        known(&mut group, tcp4, &[("tcp4-dnat/hit", original), ("tcp4-dnat/reply", Direction::Reply)]);
+        known(&mut group, Mix { masquerade: true, ..tcp4 }, &[("tcp4-masquerade/hit", original)]);
+        known(&mut group, Mix { v4: false, ..tcp4 }, &[("tcp6-dnat/hit", original)]);
+        known(&mut group, Mix { udp: true, ..tcp4 }, &[("udp4/hit", original)]);
+    }
+    for flows in [1000, 1_000_000] {
+        new(&mut group, flows);
+    }
+    for services in [10, 10_000] {
+        pass(&mut group, services);
+    }
+    group.finish();
+    criterion.final_summary();
+}
+
+/// What the flows of a table are like.
+#[derive(Clone, Copy)]
+struct Mix {
+    v4: bool,
+    udp: bool,
+    masquerade: bool,
+    flows: usize,
+}
+
+/// A balancer with established flows.
+struct Rig {
+    balancer: Balancer<'static, Vec<u8>>,
+    flows: Vec<Flow>,
+}
+
+impl Rig {
+    fn new(mix: Mix, services: usize) -> Self {
+        let (v4, room) = (mix.v4, (mix.flows + RING) as u32);
+        let sizes = Sizes {
+            v4_flows: if v4 { room } else { 0 },
+            v6_flows: if v4 { 0 } else { room },
+            services: services as u32 * 4,
+            affinity: 0,
+            backends: 0,
+            fragments: 1,
+        };
+        // Those established stay; those that `new` begins can be forgotten soon.
+        let timeouts = Timeouts {
+            tcp_established: std::time::Duration::from_secs(300 * 86_400),
+            tcp_syn_sent: std::time::Duration::from_secs(1),
+            ..Timeouts::LINUX
+        };
+        let config = Config { timeouts, ..Config::new([7; 16], 7) };
+        let rules =
+            RuleTable::load(cluster(services, Shape::Dual).image().expect("it compiles")).expect("its own image");
+        // Every rig lives until the process ends.
+        let memory = vec![Block::ZERO; blocks(sizes)].leak();
+        let balancer = Balancer::new(config, sizes, memory, rules).expect("memory as it asks for");
+        let mut rig = Self { balancer, flows: Vec::with_capacity(mix.flows) };
+        for number in 0..mix.flows {
+            let flow = rig.establish(mix, number);
+            rig.flows.push(flow);
+        }
+        assert_eq!(rig.balancer.counters().flows_created, mix.flows as u64);
+        rig
+    }
+
+    /// A connection both of whose ends have been heard.
+    fn establish(&mut self, mix: Mix, number: usize) -> Flow {
+        let dialled = dial(mix, number);
+        let (syn, answer, ack) =
+            if mix.udp { (Kind::Datagram, Kind::Datagram, None) } else { (Kind::Syn, Kind::SynAck, Some(Kind::Ack)) };
+        let flow = self.send(syn, mix.v4, &dialled);
+        assert_eq!(flow.masqueraded, mix.masquerade);
+        let _ = self.send(answer, mix.v4, &flow.reply);
+        if let Some(ack) = ack {
+            let _ = self.send(ack, mix.v4, &dialled);
+        }
+        flow
+    }
+
+    fn send(&mut self, kind: Kind, v4: bool, tuple: &Tuple) -> Flow {
+        let mut frame = prototype(kind, v4);
+        address(&mut frame, tuple);
+        match self.balancer.process(Instant::ORIGIN, &mut Packet::new(&mut frame, Meta::default())) {
+            Verdict::Forward { flow, .. } => self.balancer.flow(flow).expect("a flow that a packet just had"),
+            other => panic!("{tuple} was not forwarded: {other:?}"),
+        }
+    }
+}
+
+/// What the client of this number dials: no two alike, 65,536 clients, each from a range of ports.
+fn dial(mix: Mix, number: usize) -> Tuple {
+    Tuple {
+        source: shared::client(!mix.masquerade, number as u16, mix.v4),
+        destination: shared::cluster_ip(number % SERVICES, mix.v4),
+        source_port: 1024 + (number >> 16) as u16,
+        destination_port: if mix.udp { shared::UDP_PORT } else { shared::TCP_PORT },
+        protocol: if mix.udp { Protocol::UDP } else { Protocol::TCP },
+        zone: 0,
+    }
+}
+
+/// A frame for each tuple, one after the other in one stretch of memory.
+struct Frames {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl Frames {
+    fn new(kind: Kind, v4: bool, tuples: impl Iterator<Item = Tuple>) -> Self {
+        let prototype = prototype(kind, v4);
+        let mut bytes = Vec::new();
+        for tuple in tuples {
+            let at = bytes.len();
+            bytes.extend(&prototype);
+            address(&mut bytes[at..], &tuple);
+        }
+        Self { bytes, length: prototype.len() }
+    }
+
+    /// All of them, over and over.
+    fn cycle(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks_exact(self.length).cycle()
+    }
+}
+
+fn packets<'r>(frames: impl Iterator<Item = &'r mut [u8]>) -> RefCell<Vec<Packet<'r>>> {
+    RefCell::new(frames.map(|data| Packet::new(data, Meta::default())).collect())
+}
+
+/// Fills the ring.
+fn refresh<'f>(packets: &mut [Packet<'_>], frames: &mut impl Iterator<Item = &'f [u8]>) {
+    for (packet, frame) in packets.iter_mut().zip(frames) {
+        packet.data.copy_from_slice(frame);
+    }
+}
+
+fn process(balancer: &mut Balancer<'_, Vec<u8>>, now: Instant, packets: &mut [Packet<'_>]) {
+    for batch in packets.chunks_mut(BATCH) {
+        balancer.process_batch(now, batch);
+    }
+}
+
+/// Packets of flows that are there, in random order.
+fn known(group: &mut BenchmarkGroup<'_, WallTime>, mix: Mix, ways: &[(&str, Direction)]) {
+    // Only if the command line asks for one of them.
+    let mut rig = None;
+    for (name, direction) in ways {
+        let mut prepared = None;
+        let mut ring = Ring::new(RING);
+        let length = prototype(if mix.udp { Kind::Datagram } else { Kind::Ack }, mix.v4).len();
+        let packets = packets(ring.frames(length));
+        group.bench_function(format!("{name}/{}", short(mix.flows)), |bencher| {
+            let rig = rig.get_or_insert_with(|| Rig::new(mix, SERVICES));
+            let frames = prepared.get_or_insert_with(|| {
+                Random(1).shuffle(&mut rig.flows);
+                let way = |flow: &Flow| if *direction == Direction::Original { flow.original } else { flow.reply };
+                let kind = if mix.udp { Kind::Datagram } else { Kind::Ack };
+                Frames::new(kind, mix.v4, rig.flows.iter().map(way))
+            });
+            let mut frames = frames.cycle();
+            bencher.iter_batched(
+                || refresh(&mut packets.borrow_mut(), &mut frames),
+                |()| process(&mut rig.balancer, Instant::ORIGIN, &mut packets.borrow_mut()),
+                BatchSize::PerIteration,
+            );
+        });
+        for packet in packets.borrow().iter().filter(|_| prepared.is_some()) {
+            let rig = rig.as_ref().expect("it was measured");
+            let Verdict::Forward { flow, direction: way } = packet.verdict else {
+                panic!("not forwarded: {:?}", packet.verdict)
+            };
+            assert_eq!(way, *direction);
+            let flow = rig.balancer.flow(flow).expect("a flow that a packet just had");
+            let leaves = if way == Direction::Original { flow.reply } else { flow.original };
+            check(packet.data, &leaves.reversed());
+        }
+    }
+}
+
+/// First packets of flows, each from a client not seen before, while others live. Between two rings the
+/// flows that the last one began are forgotten, so that their number stays.
+fn new(group: &mut BenchmarkGroup<'_, WallTime>, flows: usize) {
+    let mix = Mix { v4: true, udp: false, masquerade: false, flows };
+    let mut rig = None;
+    let mut ring = Ring::new(RING);
+    let syn = prototype(Kind::Syn, true);
+    let packets = packets(ring.frames(syn.len()));
+    let (now, clients) = (Cell::new(0), Cell::new(flows.next_multiple_of(1 << 16)));
+    group.bench_function(format!("tcp4/new/{}", short(flows)), |bencher| {
+        let rig = RefCell::new(rig.get_or_insert_with(|| Rig::new(mix, SERVICES)));
+        let fresh = || {
+            now.set(now.get() + 2 * SECOND);
+            let (mut rig, mut packets) = (rig.borrow_mut(), packets.borrow_mut());
+            for packet in packets.iter_mut() {
+                if let Verdict::Forward { flow, .. } = packet.verdict {
+                    forget(&mut rig.balancer, Instant::from_nanos(now.get()), flow);
+                }
+                packet.data.copy_from_slice(&syn);
+                address(packet.data, &dial(mix, clients.get()));
+                // Ports wrap around long after the flows of the last round are gone.
+                clients.set(if clients.get() >> 16 < 60_000 { clients.get() + 1 } else { 1 << 24 });
+            }
+        };
+        bencher.iter_batched(
+            fresh,
+            |()| process(&mut rig.borrow_mut().balancer, Instant::from_nanos(now.get()), &mut packets.borrow_mut()),
+            BatchSize::PerIteration,
+        );
+    });
+    for packet in packets.borrow().iter().filter(|_| rig.is_some()) {
+        let rig = rig.as_ref().expect("it was measured");
+        let Verdict::Forward { flow, direction: Direction::Original } = packet.verdict else {
+            panic!("not forwarded: {:?}", packet.verdict)
+        };
+        check(packet.data, &rig.balancer.flow(flow).expect("a flow just begun").reply.reversed());
+    }
+    if let Some(rig) = rig {
+        let live = rig.balancer.flows().filter(|flow| flow.deadline > Instant::from_nanos(now.get())).count();
+        assert_eq!(live, flows + RING, "another number of flows than was to be measured");
+    }
+}
+
+/// Ends an expired flow: a packet from its backend finds it too old, and is nobody's.
+fn forget(balancer: &mut Balancer<'_, Vec<u8>>, now: Instant, flow: lb_core::FlowId) {
+    let flow = balancer.flow(flow).expect("a flow of the last round");
+    let mut frame = prototype(Kind::Ack, true);
+    address(&mut frame, &flow.reply);
+    let verdict = balancer.process(now, &mut Packet::new(&mut frame, Meta::default()));
+    assert_eq!(verdict, Verdict::Pass);
+}
+
+/// Packets of no service.
+fn pass(group: &mut BenchmarkGroup<'_, WallTime>, services: usize) {
+    let mix = Mix { v4: true, udp: false, masquerade: false, flows: 1000 };
+    let mut prepared = None;
+    let mut ring = Ring::new(RING);
+    let packets = packets(ring.frames(prototype(Kind::Ack, true).len()));
+    group.bench_function(format!("pass/{}-services", short(services)), |bencher| {
+        let (rig, frames) = prepared.get_or_insert_with(|| {
+            let mut random = Random(2);
+            let elsewhere = (0..16_384).map(|number| Tuple {
+                destination: shared::client(false, random.next() as u16, true),
+                source_port: random.next() as u16 | 1024,
+                ..dial(mix, number)
+            });
+            (Rig::new(mix, services), Frames::new(Kind::Ack, true, elsewhere))
+        });
+        let mut frames = frames.cycle();
+        bencher.iter_batched(
+            || refresh(&mut packets.borrow_mut(), &mut frames),
+            |()| process(&mut rig.balancer, Instant::ORIGIN, &mut packets.borrow_mut()),
+            BatchSize::PerIteration,
+        );
+    });
+    assert!(packets.borrow().iter().all(|packet| packet.verdict == Verdict::Pass));
+}
+
+/// What no packet path can beat: touching each frame; reading and rewriting it without looking anything up.
+fn floors(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let mix = Mix { v4: true, udp: false, masquerade: false, flows: RING };
+    for v4 in [true, false] {
+        let mix = Mix { v4, ..mix };
+        let frames = Frames::new(Kind::Ack, v4, (0..RING).map(|number| dial(mix, number)));
+        let to = tuple(&prototype(Kind::Ack, v4));
+        let mut ring = Ring::new(RING);
+        let packets = packets(ring.frames(frames.length));
+        let mut frames = frames.cycle();
+        if v4 {
+            group.bench_function("floor/mac-swap", |bencher| {
+                bencher.iter_batched(
+                    || refresh(&mut packets.borrow_mut(), &mut frames),
+                    |()| {
+                        for packet in packets.borrow_mut().iter_mut() {
+                            if let Some((one, other)) = packet.data.split_at_mut_checked(6) {
+                                one.swap_with_slice(&mut other[..6]);
+                            }
+                        }
+                    },
+                    BatchSize::PerIteration,
+                );
+            });
+        }
+        group.bench_function(if v4 { "floor/parse-rewrite-tcp4" } else { "floor/parse-rewrite-tcp6" }, |bencher| {
+            bencher.iter_batched(
+                || refresh(&mut packets.borrow_mut(), &mut frames),
+                |()| {
+                    for packet in packets.borrow_mut().iter_mut() {
+                        if let Ok(Some(headers)) = parse(packet.data, Link::Ethernet) {
+                            let _ = lb_core::nat::rewrite(packet.data, &headers, black_box(&to), Checksum::Complete);
+                        }
+                    }
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+}

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Turns what the last `cargo bench` measured into a record: `benches/record.py FILE.csv [CRITERION_DIRECTORY]`.
+
+One row a comparison: medians per element (packet, key, question; the whole iteration where a bench counts
+none), their ratio, and the goal that the ratio has, if it has one. A row whose benches were not run is left
+out, and said so.
+"""
+
+import csv
+import json
+import os
+import pathlib
+import sys
+
+HIT, REPLY, MASQUERADE = "process/tcp4-dnat/hit", "process/tcp4-dnat/reply", "process/tcp4-masquerade/hit"
+NEW, PASS, TABLE, FLOOR = "process/tcp4/new", "process/pass", "flow_table", "process/floor"
+SIZES = ["1k", "64k", "1M"]
+LAYOUTS = ["linear-inline", "linear-words-75", "linear-words-50"]
+
+
+def rows():
+    """Goal (of those that the figures here can speak to), ours, its peer or floor, the highest good ratio."""
+    for size in SIZES:
+        yield "", f"{HIT}/{size}", f"{FLOOR}/parse-rewrite-tcp4", ""
+        yield "", f"{MASQUERADE}/{size}", f"{HIT}/{size}", ""
+        yield "P3", f"process/tcp6-dnat/hit/{size}", f"{HIT}/{size}", {"1k": 1.15, "1M": 1.3}.get(size, "")
+        yield "P4", f"{REPLY}/{size}", f"{HIT}/{size}", 1.1
+        yield "P4", f"process/udp4/hit/{size}", f"{HIT}/{size}", 1.1
+    yield "P6", f"{NEW}/1k", f"{HIT}/1k", 2.2
+    yield "P6", f"{NEW}/1M", f"{HIT}/1M", 4
+    yield "P17", f"{PASS}/10-services", f"{HIT}/1k", 1.5
+    yield "P17", f"{PASS}/10k-services", f"{HIT}/1k", 1.5
+    for name in ["parse-rewrite-tcp4", "parse-rewrite-tcp6"]:
+        yield "", f"{FLOOR}/{name}", f"{FLOOR}/mac-swap", ""
+    for size in SIZES:
+        yield "", f"{TABLE}/tag-buckets/hit/{size}", f"{TABLE}/floor/random-line/{size}", ""
+        for what in ["hit", "miss"]:
+            for layout in LAYOUTS:
+                yield "", f"{TABLE}/tag-buckets/{what}/{size}", f"{TABLE}/{layout}/{what}/{size}", ""
+    yield "", f"{TABLE}/tag-buckets/hit/1k", f"{TABLE}/floor/siphash-1-3", ""
+    for kind in ["tcp6", "udp4", "vlan", "extension-header", "icmp-error", "not-ip"]:
+        yield "", f"parse/{kind}", "parse/tcp4", ""
+    for what in ["hit", "miss"]:
+        for size in ["1k", "50k"]:
+            yield "P7", f"rules/decide/{what}/{size}", f"rules/decide/{what}/10", 1.5
+    yield "P9", "rules/apply/one-endpoint/50k", "rules/apply/one-endpoint/1k", 2
+    yield "P10", "rules/compile/50k", "", ""
+    yield "P10", "rules/load/50k", "", ""
+    for backends in [10, 100, 1000]:
+        yield "P11", f"maglev/build/65537/{backends}", f"maglev/build-by-the-crate/65537/{backends}", ""
+
+
+def medians(directory):
+    """Nanoseconds an element, by the id of the bench."""
+    found = {}
+    for path in pathlib.Path(directory).glob("**/new/benchmark.json"):
+        bench = json.loads(path.read_text())
+        elements = (bench["throughput"] or {}).get("Elements", 1)
+        estimates = json.loads((path.parent / "estimates.json").read_text())
+        found[bench["full_id"]] = estimates["median"]["point_estimate"] / elements
+    return found
+
+
+def main():
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    target = os.environ.get("CARGO_TARGET_DIR", "target")
+    found = medians(sys.argv[2] if len(sys.argv) == 3 else f"{target}/criterion")
+    if not found:
+        sys.exit("no figures found: run `cargo bench` first, or name its criterion directory")
+    pathlib.Path(sys.argv[1]).parent.mkdir(parents=True, exist_ok=True)
+    with open(sys.argv[1], "w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["goal", "what", "ours_ns", "peer", "peer_ns", "ratio", "goal_ratio", "command"])
+        for goal, ours, peer, limit in rows():
+            if ours not in found or (peer and peer not in found):
+                print(f"left out, not measured: {ours} {peer}", file=sys.stderr)
+                continue
+            nanoseconds = [f"{found[name]:.1f}" if name else "" for name in (ours, peer)]
+            ratio = f"{found[ours] / found[peer]:.3g}" if peer else ""
+            command = f"cargo bench --bench {ours.split('/')[0]}"
+            table.writerow([goal, ours, nanoseconds[0], peer, nanoseconds[1], ratio, limit, command])
+
+
+main()
