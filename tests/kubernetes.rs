@@ -524,7 +524,7 @@ fn a_configuration_says_how_nodes_proxy() {
     }
     for (name, fields, expected) in [
         ("a mode", "mode: ebpf", "in.yaml:3:7: mode is \"ebpf\", which is not known; give one of "),
-        ("a type", "iptables: {masqueradeAll: 3}", "in.yaml:3:27: iptables.masqueradeAll: invalid type"),
+        ("a type", "iptables: {masqueradeAll: 3}", "in.yaml:3:27: iptables.masqueradeAll cannot be read: invalid type"),
         (
             "a block",
             "nodePortAddresses: [eth0]",
@@ -540,7 +540,7 @@ fn a_configuration_says_how_nodes_proxy() {
         assert!(problems.starts_with(expected), "{name}: {problems}");
     }
     let unknown = config::parse("in.yaml", &text("iptables: {masqerade: 1}")).expect("fine").unknown;
-    let expected = ["in.yaml:3:23: unknown field iptables.masqerade; it is not read: correct or remove it"];
+    let expected = ["in.yaml:3:23: iptables.masqerade is an unknown field; it is not read: correct or remove it"];
     assert_eq!(unknown.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     assert_eq!(Settings::default().proxy(&addresses, &pods).node_port_addresses, NodePortAddresses::All);
 }

@@ -13,17 +13,17 @@ fn bad_input_is_told_with_its_place() {
         (
             "a wrong type",
             "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ports:\n  - name: http\n    port: eighty\n",
-            r#"in.yaml:7:11: Service: spec.ports[0].port: invalid type: string "eighty", expected i32; give a value of the type that the field has"#,
+            r#"in.yaml:7:11: Service default/web: spec.ports[0].port cannot be read: invalid type: string "eighty", expected i32; give a value of the type that the field has"#,
         ),
         (
             "a number for a name",
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: 80\n",
-            "in.yaml:4:9: Service: metadata.name: invalid type: integer `80`, expected a string; give a value of the type that the field has",
+            "in.yaml:4:9: Service: metadata.name cannot be read: invalid type: integer `80`, expected a string; give a value of the type that the field has",
         ),
         (
             "a wrong type in JSON",
             "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Service\",\n\t\"metadata\": {\"name\": true}\n}",
-            "in.yaml:4:23: Service: metadata.name: invalid type: boolean `true`, expected a string; give a value of the type that the field has",
+            "in.yaml:4:23: Service: metadata.name cannot be read: invalid type: boolean `true`, expected a string; give a value of the type that the field has",
         ),
         (
             "an unknown kind",
@@ -131,7 +131,7 @@ fn well_known_kinds_are_passed_over_and_unknown_fields_told() {
     assert_eq!(
         unknown,
         [
-            "in.yaml:11:34: Service: unknown field spec.ports[0].targetport (and 1 more); it is not read: correct or remove it"
+            "in.yaml:11:34: Service default/web: spec.ports[0].targetport is an unknown field (and 1 more); it is not read: correct or remove it"
         ]
     );
 }

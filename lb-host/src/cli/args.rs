@@ -210,7 +210,7 @@ pub enum Output {
     Name,
 }
 
-fn prefix(text: &str) -> Result<Prefix, String> {
+pub(super) fn prefix(text: &str) -> Result<Prefix, String> {
     address::lenient_prefix(text).ok_or_else(|| "not a block of addresses like 10.244.0.0/16".to_owned())
 }
 
@@ -291,7 +291,7 @@ mod tests {
         assert!(
             problems[0]
                 .to_string()
-                .ends_with("config.yaml:4:8: unknown field extra; it is not read: correct or remove it")
+                .ends_with("config.yaml:4:8: extra is an unknown field; it is not read: correct or remove it")
         );
         std::fs::remove_dir_all(&directory).expect("removed");
     }

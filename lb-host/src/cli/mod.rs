@@ -16,6 +16,7 @@ mod completions;
 mod explain;
 mod get;
 mod inspect;
+mod lint;
 mod man;
 mod replay;
 mod rules;
@@ -37,6 +38,7 @@ enum Command {
     Explain(explain::Explain),
     Compile(compile::Compile),
     Inspect(inspect::Inspect),
+    Lint(lint::Lint),
     Completions(completions::Completions),
     Man(man::Man),
     Replay(replay::Replay),
@@ -50,6 +52,7 @@ impl Command {
             Self::Explain(explain) => explain.run(out),
             Self::Compile(compile) => compile.run(),
             Self::Inspect(inspect) => inspect.run(out),
+            Self::Lint(lint) => lint.run(out),
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
             Self::Replay(replay) => replay.run(out),

@@ -23,7 +23,7 @@ pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The zone of a Node.
 pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
 /// Endpoints with this label at `true` are not mirrored (§18.10).
-const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
+pub(super) const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// The CPU-proportional hints, which win over the trafficDistribution field (§18.11).
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 /// Endpoints a slice holds, as the controllers are set by default (§16.8).
@@ -46,11 +46,7 @@ pub struct Made {
 pub fn slices(manifests: &Manifests) -> Made {
     let owned: BTreeSet<_> = manifests.slices.iter().filter_map(service_key).collect();
     let names: BTreeSet<_> = manifests.slices.iter().map(Placed::key).collect();
-    let given = Given {
-        pods: by_label(&manifests.pods),
-        nodes: manifests.nodes.iter().map(|node| (node.name(), node)).collect(),
-        endpoints: manifests.endpoints.iter().map(|endpoints| (endpoints.key(), endpoints)).collect(),
-    };
+    let given = Given::new(manifests);
     let mut made = Made::default();
     for service in manifests.services.iter().filter(|service| !owned.contains(&service.key())) {
         let drafts = match &service.object.spec {
@@ -70,7 +66,7 @@ pub fn slices(manifests: &Manifests) -> Made {
 }
 
 /// What the controllers look at, each by how they look it up.
-struct Given<'a> {
+pub(super) struct Given<'a> {
     /// By namespace and each of their labels.
     pods: BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Placed<Pod>>>,
     /// By name.
@@ -90,8 +86,21 @@ fn by_label(pods: &[Placed<Pod>]) -> BTreeMap<(&str, &str, &str), Vec<&Placed<Po
 }
 
 impl<'a> Given<'a> {
+    pub(super) fn new(manifests: &'a Manifests) -> Self {
+        Self {
+            pods: by_label(&manifests.pods),
+            nodes: manifests.nodes.iter().map(|node| (node.name(), node)).collect(),
+            endpoints: manifests.endpoints.iter().map(|endpoints| (endpoints.key(), endpoints)).collect(),
+        }
+    }
+
+    /// Whether there are v1 Endpoints of this namespace and name.
+    pub(super) fn has_endpoints(&self, key: &str) -> bool {
+        self.endpoints.contains_key(key)
+    }
+
     /// The Pods that have all labels of a Service's selector (§18.1): those of the rarest, filtered by the others.
-    fn selected(&self, service: &Placed<Service>) -> Vec<&'a Placed<Pod>> {
+    pub(super) fn selected(&self, service: &Placed<Service>) -> Vec<&'a Placed<Pod>> {
         let selector = service.object.spec.as_ref().and_then(|spec| spec.selector.as_ref());
         let pairs = selector.into_iter().flatten();
         let lists = pairs.map(|(key, value)| self.pods.get(&(service.namespace(), key.as_str(), value.as_str())));
@@ -271,7 +280,7 @@ fn ports(ports: &[ServicePort], pod: Option<&PodSpec>) -> Vec<EndpointPort> {
 }
 
 /// The first container port of a name and protocol; init containers that restart come last (§18.5).
-fn named_port(pod: &PodSpec, name: &str, protocol: &str) -> Option<i32> {
+pub(super) fn named_port(pod: &PodSpec, name: &str, protocol: &str) -> Option<i32> {
     let sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
     let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten().filter(sidecar));
     let mut ports = containers.flat_map(|container| container.ports.iter().flatten());

@@ -71,10 +71,10 @@ impl<T: Object> Placed<T> {
         self.object.metadata().labels.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// A problem with one of the object's fields, which is named first.
+    /// A problem with one of the object's fields.
     pub fn problem(&self, field: &str, message: impl std::fmt::Display, advice: impl Into<String>) -> Problem {
-        let message = format!("{} {}: {field} {message}", T::KIND, self.key());
-        Problem::new(self.place(field), message, advice)
+        let object = format!("{} {}", T::KIND, self.key());
+        Problem { object, field: field.to_owned(), ..Problem::new(self.place(field), message.to_string(), advice) }
     }
 }
 
@@ -113,20 +113,12 @@ impl Manifests {
     pub fn read(paths: &[PathBuf]) -> Result<Self, Problems> {
         let mut manifests = Self::default();
         let mut problems = Vec::new();
-        for path in paths {
-            match files(path) {
-                Ok(files) => {
-                    for file in files {
-                        match text(&file).map_err(Problems::from) {
-                            Ok(text) => problems.extend(manifests.add(&file.to_string_lossy(), &text).err()),
-                            Err(trouble) => problems.push(trouble),
-                        }
-                    }
-                }
-                Err(trouble) => problems.push(trouble.into()),
+        for document in documents(paths) {
+            match document {
+                Ok(document) => problems.extend(manifests.add_document(document)),
+                Err(problem) => problems.push(problem),
             }
         }
-        let problems: Vec<_> = problems.into_iter().flat_map(|Problems(some)| some).collect();
         if problems.is_empty() { Ok(manifests) } else { Err(Problems(problems)) }
     }
 
@@ -196,9 +188,9 @@ impl Manifests {
 
     /// The fields that the API does not know, once each.
     pub fn unknown_fields(&self) -> impl Iterator<Item = Problem> {
-        self.unknown.iter().map(|((kind, _), (first, more))| {
+        self.unknown.values().map(|(first, more)| {
             let more = if *more == 0 { String::new() } else { format!(" (and {more} more)") };
-            Problem { message: format!("{kind}: {}{more}", first.message), ..first.clone() }
+            Problem { message: format!("{}{more}", first.message), ..first.clone() }
         })
     }
 
@@ -210,6 +202,16 @@ impl Manifests {
     }
 }
 
+/// What a `T` is called that may not be one: its kind, and its name if it has one.
+fn named<T: Object>(document: &Document) -> String {
+    let namespace = document.text("metadata.namespace").filter(|name| !name.is_empty()).unwrap_or("default");
+    match document.text("metadata.name") {
+        Some(name) if T::namespaced() => format!("{} {namespace}/{name}", T::KIND),
+        Some(name) => format!("{} {name}", T::KIND),
+        None => T::KIND.to_owned(),
+    }
+}
+
 /// Reads a document as a `T` unless there is one of that name already.
 fn push<T: Object + DeserializeOwned>(
     objects: &mut Vec<Placed<T>>,
@@ -217,10 +219,7 @@ fn push<T: Object + DeserializeOwned>(
     seen: &mut BTreeMap<(&'static str, String), Place>,
     unknown: &mut UnknownFields,
 ) -> Result<(), Problem> {
-    let mut reading = document.read::<T>().map_err(|mut problem| {
-        problem.message.insert_str(0, &format!("{}: ", T::KIND));
-        problem
-    })?;
+    let mut reading = document.read::<T>().map_err(|problem| Problem { object: named::<T>(&document), ..problem })?;
     // Items of typed lists do not say their version and kind, which the type does.
     reading.unknown.retain(|unknown| unknown.field != "apiVersion" && unknown.field != "kind");
     let placed = Placed { object: reading.value, document };
@@ -242,11 +241,31 @@ fn push<T: Object + DeserializeOwned>(
         let anywhere = field.field.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
         match unknown.entry((T::KIND, anywhere)) {
             Entry::Occupied(mut entry) => entry.get_mut().1 += 1,
-            Entry::Vacant(entry) => drop(entry.insert((field.into(), 0))),
+            Entry::Vacant(entry) => {
+                entry.insert((Problem { object: named::<T>(&placed.document), ..field.into() }, 0));
+            }
         }
     }
     objects.push(placed);
     Ok(())
+}
+
+/// The documents of files, directories and `-`, in order; in the place of what cannot be read as YAML, why.
+pub fn documents(paths: &[PathBuf]) -> Vec<Result<Document, Problem>> {
+    let mut documents = Vec::new();
+    for path in paths {
+        let files = files(path).unwrap_or_else(|problem| {
+            documents.push(Err(problem));
+            Vec::new()
+        });
+        for file in files {
+            match text(&file).and_then(|text| Document::parse(&file.to_string_lossy(), &text)) {
+                Ok(some) => documents.extend(some.into_iter().map(Ok)),
+                Err(problem) => documents.push(Err(problem)),
+            }
+        }
+    }
+    documents
 }
 
 /// The files that a path stands for.

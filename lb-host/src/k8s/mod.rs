@@ -14,11 +14,13 @@ mod defaults;
 pub mod endpoint_controller;
 pub mod endpoints;
 mod kinds;
+pub mod lint;
 pub mod manifest;
 pub mod node;
 pub mod place;
 pub mod service;
 pub mod settings;
+mod surprise;
 pub mod tree;
 
 pub use allocate::Ranges;

@@ -25,10 +25,13 @@ impl fmt::Display for Place {
 
 /// Something wrong with the input: where, what, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {message}; {advice}")]
 pub struct Problem {
     /// The offending value.
     pub place: Place,
+    /// Kind and name of the object that has it; empty if it is not of one.
+    pub object: String,
+    /// Its path in the object, such as `spec.ports[0].port`; empty if it is not of one field.
+    pub field: String,
     /// What is wrong, with the value.
     pub message: String,
     /// What to do.
@@ -36,9 +39,23 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem at `place`.
+    /// A problem at `place`, with no field of an object.
     pub fn new(place: Place, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { place, message: message.into(), advice: advice.into() }
+        let (object, field) = (String::new(), String::new());
+        Self { place, object, field, message: message.into(), advice: advice.into() }
+    }
+
+    /// What it is about, up to the message: `Service default/web: spec.clusterIP `.
+    fn subject(&self) -> String {
+        let colon = if self.object.is_empty() { "" } else { ": " };
+        let blank = if self.field.is_empty() { "" } else { " " };
+        format!("{}{colon}{}{blank}", self.object, self.field)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}{}; {}", self.place, self.subject(), self.message, self.advice)
     }
 }
 

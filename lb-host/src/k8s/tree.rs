@@ -51,7 +51,8 @@ pub struct Unknown {
 
 impl From<Unknown> for Problem {
     fn from(Unknown { field, place }: Unknown) -> Self {
-        Self::new(place, format!("unknown field {field}"), "it is not read: correct or remove it")
+        let advice = "it is not read: correct or remove it";
+        Self { field, ..Self::new(place, "is an unknown field", advice) }
     }
 }
 
@@ -148,8 +149,9 @@ impl Document {
             Err(error) => {
                 let steps: Vec<Step> = track.path().iter().filter_map(step).collect();
                 let place = self.place_of(self.root.deepest(&steps).0);
-                let message = format!("{}: {error}", field(&steps));
-                Err(Problem::new(place, message, "give a value of the type that the field has"))
+                let advice = "give a value of the type that the field has";
+                let problem = Problem::new(place, format!("cannot be read: {error}"), advice);
+                Err(Problem { field: field(&steps), ..problem })
             }
         }
     }
