@@ -500,15 +500,33 @@ fn the_nodes_own_packets() {
     assert_eq!(sent.to_string(), "pass");
     assert_eq!(none().send_own(&frame("S", "192.0.2.10:40000", WEB)).to_string(), "no-endpoints");
     assert_eq!(none().kind("S", "203.0.113.5:40000", "198.51.100.7:80").to_string(), "no-endpoints");
-    // §9.5: loopback node ports are the node's alone, and masqueraded.
+    // §9.5: loopback node ports are masqueraded; the guard drops what comes from elsewhere and is not DNATed.
     let mut lab = Lab::web(&["10.244.1.2 node-a"]);
     let sent = lab.send_own(&frame("S", "127.0.0.1:40000", "127.0.0.1:30080"));
     let port = sent.source_port();
     assert_eq!(sent.to_string(), format!("-> 192.0.2.10:{port} > 10.244.1.2:8080"));
     assert_eq!(lab.kind("SA", POD, &format!("192.0.2.10:{port}")).to_string(), "<- 127.0.0.1:30080 > 127.0.0.1:40000");
-    assert_eq!(lab.kind("S", "203.0.113.5:40000", "127.0.0.1:30080").to_string(), "loopback-guard");
+    assert_eq!(lab.kind("S", "203.0.113.5:40000", "127.0.0.1:30081").to_string(), "loopback-guard");
+    assert!(lab.kind("S", "203.0.113.5:40000", "127.0.0.1:30080").to_string().starts_with("-> 192.0.2.10:"));
     // §9.6: IPv6 loopback node ports never work.
     assert_eq!(lab.send_own(&frame("S", "[::1]:40000", "[::1]:30080")).to_string(), "pass");
+}
+
+/// §7.5: a flow never moves, and nobody who can only guess moves it by a reset.
+#[test]
+fn a_forged_reset_moves_no_flow() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a", "10.244.1.3 node-a", "10.244.1.4 node-a"]);
+    let first = lab.kind("S", CLIENT, WEB).to_string();
+    let backend = first.rsplit_once(' ').unwrap().1.to_owned();
+    lab.kind("SA", &backend, CLIENT);
+    lab.kind("A", CLIENT, WEB);
+    lab.kind("R", CLIENT, WEB);
+    for (at, kind, from, to) in [(1, "A", CLIENT, WEB), (2, "A", &backend, CLIENT), (3600, "A", CLIENT, WEB)] {
+        lab.now = at * 1000;
+        assert_ne!(lab.kind(kind, from, to).to_string(), "pass", "at {at} s");
+    }
+    assert!(lab.kind("A", CLIENT, WEB).to_string().ends_with(&backend));
+    assert_eq!(lab.engine.flows().count(), 1);
 }
 
 #[test]

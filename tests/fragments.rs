@@ -203,6 +203,34 @@ fn a_fragment_that_overlaps_goes_no_further() {
     }
 }
 
+/// A second first fragment is dropped, and must not speak for the fragments that follow it.
+#[test]
+fn a_dropped_first_fragment_moves_nothing() {
+    let cut = |from: &str, to: &str| fragments(&frame_with("udp", from, to, &payload()), &[1208], 77);
+    let genuine = cut(CLIENT, DNS);
+    for forged in [cut("10.244.2.9:50000", DNS), cut(CLIENT, "10.96.0.10:9999")] {
+        let mut lab = Lab::web(&["10.244.1.2 node-a", "10.244.1.3 node-a", "10.244.1.4 node-a"]);
+        let (left, words) = through(&mut lab, &[genuine[0].clone(), forged[0].clone(), genuine[1].clone()]);
+        assert_eq!(words, ["forward", "fragment-overlap", "forward"]);
+        assert_eq!(lab.engine.flows().count(), 1);
+        assert!(reassembled(&left).is_some(), "both halves went to one pod");
+    }
+}
+
+/// What dials no service and can be no reply is the business of its receiver: overlapping, early or in numbers.
+#[test]
+fn fragments_of_no_service_pass_whatever_they_are() {
+    let other = fragments(&frame_with("udp", CLIENT, "10.244.9.9:9999", &payload()), &[1208, 2400], 77);
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    for fragment in [&other[2], &other[0], &other[0], &other[1], &other[1]] {
+        assert_eq!(lab.send(fragment).verdict, Verdict::Pass);
+    }
+    for identification in 100..200 {
+        let many = fragments(&frame_with("udp", CLIENT, "10.244.9.9:9999", &payload()), &[1208], identification);
+        assert_eq!(lab.send(&many[0]).verdict, Verdict::Pass);
+    }
+}
+
 #[test]
 fn what_waits_is_forgotten_after_its_time() {
     let timeouts = Timeouts { fragments: Duration::from_secs(30), ..Timeouts::LINUX };
@@ -252,8 +280,12 @@ fn fragments_of_no_service_pass_and_those_of_an_unserved_one_are_refused() {
     let elsewhere = fragments(&frame_with("udp", CLIENT, "10.244.1.7:53", &payload()), &[1208], 1);
     let (_, words) = through(&mut lab, &elsewhere);
     assert_eq!(words, ["pass", "pass"]);
-    let (_, words) = through(&mut lab, &[elsewhere[1].clone(), elsewhere[0].clone()]);
-    assert_eq!(words, ["hold", "pass", "again: pass"]);
+    // While there was no flow yet, nothing but what dials a service's address can be ours; then anything may.
+    let early = [elsewhere[1].clone(), elsewhere[0].clone()];
+    assert_eq!(through(&mut lab, &early).1, ["pass", "pass"]);
+    let mut served = Lab::web(&["10.244.1.2 node-a"]);
+    let _ = served.kind("udp", CLIENT, DNS);
+    assert_eq!(through(&mut served, &early).1, ["hold", "pass", "again: pass"]);
     let unserved = fragments(&frame_with("udp", CLIENT, DNS, &payload()), &[1208], 2);
     let (_, words) = through(&mut lab, &unserved);
     assert_eq!(words, ["no-endpoints", "no-endpoints"]);

@@ -375,8 +375,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         quoted.tuple.zone = packet.meta.zone;
         let answered = quoted.tuple.reversed();
         let Some((flow, direction)) = self.find_live(now, &answered) else {
-            let claimed = self.rules.node().and_then(|node| self.rules.owner(&answered, &node)).is_some();
-            return if claimed { Verdict::Drop(DropReason::UnrelatedError) } else { self.unported(packet, headers) };
+            return if self.dials_a_service(&answered) {
+                Verdict::Drop(DropReason::UnrelatedError)
+            } else {
+                self.unported(packet, headers)
+            };
         };
         let stale =
             self.recheck(flow).is_none() || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
@@ -429,26 +432,42 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Family::V6 => Protocol(0),
         };
         let datagram = Tuple { source_port: 0, destination_port: 0, protocol, ..*tuple };
-        let name = self.key.datagram(&datagram, fragment.identification);
         let first = fragment.offset == 0;
         let piece = Piece {
-            name,
+            name: self.key.datagram(&datagram, fragment.identification),
             offset: fragment.offset,
             length: fragment.length,
             more: fragment.more,
             first: first.then_some((tuple.protocol, tuple.source_port, tuple.destination_port)),
         };
-        match self.fragments.place(Ticks::at(now), self.fragment_lifetime, &piece) {
-            Placed::Known { first: (protocol, source, destination), releases } => {
-                headers.tuple.protocol = protocol;
-                (headers.tuple.source_port, headers.tuple.destination_port) = (source, destination);
-                packet.releases = releases.then_some(Datagram(name));
+        let may_be_ours = first || self.may_be_ours(tuple);
+        let placed = self.fragments.place(Ticks::at(now), self.fragment_lifetime, &piece, may_be_ours);
+        let name = Datagram(piece.name);
+        if let Placed::Known { first, .. } | Placed::Overlap { first } = placed {
+            (headers.tuple.protocol, headers.tuple.source_port, headers.tuple.destination_port) = first;
+        }
+        let ours = || self.flows.find(&headers.tuple).is_some() || self.dials_a_service(&headers.tuple);
+        match placed {
+            Placed::Known { releases, .. } => {
+                packet.releases = releases.then_some(name);
                 Ok(())
             }
-            Placed::Early => Err(Verdict::Hold(Datagram(name))),
-            Placed::Overlap => Err(Verdict::Drop(DropReason::FragmentOverlap)),
-            Placed::Full => Err(Verdict::Drop(DropReason::FragmentTableFull)),
+            Placed::Early if may_be_ours => Err(Verdict::Hold(name)),
+            Placed::Overlap { .. } if ours() => Err(Verdict::Drop(DropReason::FragmentOverlap)),
+            Placed::Full if may_be_ours && (!first || ours()) => Err(Verdict::Drop(DropReason::FragmentTableFull)),
+            // Of no service: what its receiver makes of it is the receiver's business.
+            Placed::Early | Placed::Overlap { .. } | Placed::Full => Err(Verdict::Pass),
         }
+    }
+
+    fn dials_a_service(&self, tuple: &Tuple) -> bool {
+        self.rules.node().is_some_and(|node| self.rules.owner(tuple, &node).is_some())
+    }
+
+    /// Whether a fragment without ports may be of a flow, or dial a service. Backends' replies have any
+    /// addresses, so once there has been a flow every fragment may.
+    fn may_be_ours(&self, tuple: &Tuple) -> bool {
+        self.flows.has_had(tuple.source.family()) || self.rules.may_be_dialled(tuple.destination)
     }
 
     /// Writes the ICMP error that answers a rejected packet into `out`, as a packet of the same link, and
@@ -489,7 +508,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Forgets flows whose deadline has passed, looking at `budget` entries. Returns how many those were.
-    /// Only memory depends on when this is called: a packet never finds a flow past its deadline.
+    /// When this is called changes no verdict, as a packet never finds a flow past its deadline; but for a full table's, and
+    /// those of the schedulers lc, sed and nq, which count a flow until it is forgotten.
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
         self.now = now;
         let forgotten = self.flows.expire(Ticks::at(now), budget);

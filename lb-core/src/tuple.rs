@@ -175,6 +175,11 @@ impl Prefix {
         let base = if self.address.is_v4() { 96 } else { 0 };
         self.address.is_v4() == address.is_v4() && (self.address.0 ^ address.0) & mask(base + self.length) == 0
     }
+
+    /// Whether all of `other` lies in the block.
+    pub const fn holds(self, other: Self) -> bool {
+        self.length <= other.length && self.contains(other.address)
+    }
 }
 
 /// The `length` (0..=128) leading bits set.

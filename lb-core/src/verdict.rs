@@ -136,7 +136,7 @@ reasons! {
         18 UnallocatedClusterIp "unallocated-cluster-ip" "The destination lies in the Service CIDR but belongs to no Service (SEMANTICS §6.6)."
         19 LoopbackGuard        "loopback-guard"         "A packet to a loopback address that did not come from the node itself (SEMANTICS §9.5)."
         24 FlowTableFull        "flow-table-full"        "No room for a new flow and no flow of a lower class to evict."
-        25 NoPort               "no-port"                "Every source port that a translation could use towards this backend is taken."
+        25 NoPort               "no-port"                "None of the source ports tried for a translation towards this backend is free."
         26 NoMasqueradeAddress  "no-masquerade-address"  "The flow must be masqueraded and the node has no address of this family."
         27 FragmentTableFull    "fragment-table-full"    "No room to remember another fragmented datagram."
         28 FragmentOverlap      "fragment-overlap"       "A fragment overlaps an earlier one of its datagram (RFC 5722)."

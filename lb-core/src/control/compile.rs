@@ -173,30 +173,32 @@ pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
         Detector::Sources(blocks) => blocks.as_slice(),
         Detector::None | Detector::Interface => &[],
     };
-    let on_loopback = on_loopback(proxy);
-    let undetected = |family| {
-        let of_family = |block: &Prefix| block.address().family() == family;
-        matches!(proxy.detector, Detector::Sources(_)) && !sources.iter().any(of_family)
+    let on_loopback = loopback_blocks(proxy);
+    // §8.4, §13.1: each family has its own detector, and one without a block has none.
+    let detected = |family| match proxy.detector {
+        Detector::None => false,
+        Detector::Interface => true,
+        Detector::Sources(_) => sources.iter().any(|block| block.address().family() == family),
     };
     let flags = [
-        (on_loopback, node::flag::LOOPBACK_GUARD),
+        (!on_loopback.is_empty(), node::flag::LOOPBACK_GUARD),
         (proxy.empty_udp == EmptyUdp::Cut, node::flag::CUT_EMPTY),
-        (undetected(Family::V4), node::flag::UNDETECTED_V4),
-        (undetected(Family::V6), node::flag::UNDETECTED_V6),
     ];
-    let rows = proxy.mode.rows(proxy.detector != Detector::None, proxy.masquerade_all);
-    let addresses = addresses(node, on_loopback);
+    let rows = |family| proxy.mode.rows(detected(family), proxy.masquerade_all).map(|row| row.0);
+    let addresses = addresses(node, &on_loopback);
     let masquerades = masquerades(node);
     let mut bytes = vec![0; node::HEADER];
     put_u32(&mut bytes, 4, flags.iter().filter(|(set, _)| *set).fold(proxy.mode.flags, |all, (_, flag)| all | flag));
-    put_bytes(&mut bytes, node::ROWS, &rows.map(|row| row.0));
+    for (at, family) in node::ROWS.into_iter().zip([Family::V4, Family::V6]) {
+        put_bytes(&mut bytes, at, &rows(family));
+    }
     put_bytes(&mut bytes, node::STALE, &proxy.mode.stale.map(|stale| stale as u8));
-    put_u16(&mut bytes, 44, proxy.reserved_ports.0);
-    put_u16(&mut bytes, 46, proxy.reserved_ports.1);
-    put_u16(&mut bytes, 48, count("pod CIDRs", sources.len())?);
-    put_u16(&mut bytes, 50, count("addresses", addresses.len())?);
-    put_u16(&mut bytes, 52, count("service CIDRs", proxy.service_cidrs.len())?);
-    put_u16(&mut bytes, 54, count("masquerade addresses", masquerades.len())?);
+    put_u16(&mut bytes, 76, proxy.reserved_ports.0);
+    put_u16(&mut bytes, 78, proxy.reserved_ports.1);
+    put_u16(&mut bytes, 80, count("pod CIDRs", sources.len())?);
+    put_u16(&mut bytes, 82, count("addresses", addresses.len())?);
+    put_u16(&mut bytes, 84, count("service CIDRs", proxy.service_cidrs.len())?);
+    put_u16(&mut bytes, 86, count("masquerade addresses", masquerades.len())?);
     sources.iter().for_each(|block| push_prefix(&mut bytes, *block, 0));
     addresses.iter().for_each(|(block, facts)| push_prefix(&mut bytes, *block, *facts));
     proxy.service_cidrs.iter().for_each(|block| push_prefix(&mut bytes, *block, 0));
@@ -212,20 +214,21 @@ pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
 const LOOPBACK: Prefix = Prefix::new(Address::v4([127, 0, 0, 0]), 8);
 const LOOPBACK_V6: Prefix = Prefix::host(Address::from_bits(1));
 
-/// Whether node ports are open on IPv4 loopback (SEMANTICS §9.5).
-fn on_loopback(proxy: &Proxy) -> bool {
-    let covered = match &proxy.node_port_addresses {
-        NodePortAddresses::All => true,
-        NodePortAddresses::Primary => false,
-        NodePortAddresses::Inside(blocks) => {
-            blocks.iter().any(|block| block.contains(LOOPBACK.address()) || LOOPBACK.contains(block.address()))
-        }
-    };
-    proxy.mode.localhost_node_ports && proxy.localhost_node_ports && covered
+/// Where on IPv4 loopback node ports are open (SEMANTICS §9.5).
+fn loopback_blocks(proxy: &Proxy) -> Vec<Prefix> {
+    if !(proxy.mode.localhost_node_ports && proxy.localhost_node_ports) {
+        return Vec::new();
+    }
+    match &proxy.node_port_addresses {
+        NodePortAddresses::All => vec![LOOPBACK],
+        NodePortAddresses::Primary => Vec::new(),
+        NodePortAddresses::Inside(blocks) if blocks.iter().any(|block| block.holds(LOOPBACK)) => vec![LOOPBACK],
+        NodePortAddresses::Inside(blocks) => blocks.iter().copied().filter(|block| LOOPBACK.holds(*block)).collect(),
+    }
 }
 
 /// The node's addresses and what is open on each (§9.1).
-fn addresses(node: &Node, on_loopback: bool) -> Vec<(Prefix, u8)> {
+fn addresses(node: &Node, on_loopback: &[Prefix]) -> Vec<(Prefix, u8)> {
     let proxy = &node.proxy;
     let primary = |family| node.addresses.iter().find(|address| address.family() == family).copied();
     let open = |address: Address| match &proxy.node_port_addresses {
@@ -246,8 +249,8 @@ fn addresses(node: &Node, on_loopback: bool) -> Vec<(Prefix, u8)> {
         (Prefix::host(*address), node::address::OWN | rejects | open)
     });
     // §6.9: loopback is a local destination as well, open or not.
-    let open = if on_loopback { node::address::OWN | node::address::NODE_PORTS } else { 0 };
-    let loopback = [(LOOPBACK, open | rejects), (LOOPBACK_V6, rejects)].into_iter().filter(|(_, facts)| *facts != 0);
+    let reached = [LOOPBACK, LOOPBACK_V6].into_iter().filter(|_| rejects != 0).map(|block| (block, rejects));
+    let loopback = on_loopback.iter().map(|block| (*block, node::address::NODE_PORTS)).chain(reached);
     own.chain(loopback).collect()
 }
 

@@ -150,9 +150,12 @@ fn vips(service: &Service, port: &ServicePort, family: Family) -> Vec<Vip> {
         .map(|(class, address)| at(class, address, port.port, port.protocol))
         .chain(port.node_port.map(|number| at(VipClass::NodePort, &any, number, port.protocol)))
         .collect();
-    vips.sort_unstable();
-    // An address given twice counts by its first class.
+    // An address given twice counts once: as a load balancer's before an external one, as its source ranges
+    // hold for it (§8.6).
+    let rank = |vip: &Vip| (vip.class != VipClass::ClusterIp, vip.class != VipClass::LoadBalancer);
+    vips.sort_by_key(|vip| (vip.address, vip.port, vip.class == VipClass::NodePort, rank(vip)));
     vips.dedup_by_key(|vip| (vip.address, vip.port, vip.class == VipClass::NodePort));
+    vips.sort_unstable();
     vips
 }
 

@@ -67,7 +67,10 @@ pub(crate) enum Placed {
     },
     /// The first is still missing.
     Early,
-    Overlap,
+    /// Some of it has passed already; the first showed this.
+    Overlap {
+        first: (Protocol, u16, u16),
+    },
     Full,
 }
 
@@ -77,31 +80,36 @@ impl<'m> FragmentTable<'m> {
         Self { datagrams: bytemuck::must_cast_slice_mut(memory) }
     }
 
-    /// Places a fragment in its datagram.
-    pub(crate) fn place(&mut self, now: Ticks, lifetime: u32, piece: &Piece) -> Placed {
+    /// Places a fragment in its datagram. One that comes before the first is remembered as held only if it
+    /// `may_hold`.
+    pub(crate) fn place(&mut self, now: Ticks, lifetime: u32, piece: &Piece, may_hold: bool) -> Placed {
         let Some(pieces) = self.datagram(now, piece.name) else { return Placed::Full };
-        if pieces.flags & LIVE == 0 {
-            *pieces = Pieces { name: piece.name, flags: LIVE, deadline: now.plus(lifetime).0, ..Pieces::zeroed() };
-        }
-        if let Some((protocol, source, destination)) = piece.first {
-            (pieces.protocol, pieces.source_port, pieces.destination_port) = (protocol.0, source, destination);
-        } else if pieces.flags & FIRST_SEEN == 0 {
-            pieces.flags |= HOLDING;
+        let is_new = pieces.flags & LIVE == 0;
+        let known = if is_new || pieces.flags & FIRST_SEEN == 0 { piece.first } else { Some(pieces.first()) };
+        let Some(first) = known else {
+            if is_new && may_hold {
+                *pieces = Pieces { name: piece.name, flags: LIVE, deadline: now.plus(lifetime).0, ..Pieces::zeroed() };
+            }
+            pieces.flags |= if may_hold { HOLDING } else { 0 };
             return Placed::Early;
+        };
+        if is_new {
+            *pieces = Pieces { name: piece.name, flags: LIVE, deadline: now.plus(lifetime).0, ..Pieces::zeroed() };
         }
         let from = (piece.offset / 8) as u16;
         let to = (piece.offset + piece.length).div_ceil(8) as u16;
         match pieces.pass(from, to) {
-            Passed::Overlap => return Placed::Overlap,
+            Passed::Overlap => return Placed::Overlap { first },
             Passed::TooScattered => return Placed::Full,
             Passed::Yes => {}
         }
         if !piece.more {
             (pieces.end, pieces.flags) = (to, pieces.flags | END_SEEN);
         }
+        // The first counts once it has passed: one that overlaps must not speak for the others.
         let releases = pieces.flags & HOLDING != 0 && piece.first.is_some();
         pieces.flags = (pieces.flags | FIRST_SEEN) & if releases { !HOLDING } else { !0 };
-        let first = (Protocol(pieces.protocol), pieces.source_port, pieces.destination_port);
+        (pieces.protocol, pieces.source_port, pieces.destination_port) = (first.0.0, first.1, first.2);
         // All of it has passed: its identification may be used again at once.
         if pieces.flags & END_SEEN != 0 && pieces.ranges == 1 && pieces.passed.first() == Some(&[0, pieces.end]) {
             pieces.flags = 0;
@@ -141,6 +149,11 @@ enum Passed {
 }
 
 impl Pieces {
+    /// What the first fragment showed.
+    fn first(&self) -> (Protocol, u16, u16) {
+        (Protocol(self.protocol), self.source_port, self.destination_port)
+    }
+
     /// Notes that this part passes, unless some of it already has.
     fn pass(&mut self, from: u16, to: u16) -> Passed {
         let count = usize::from(self.ranges).min(RANGES);
@@ -190,6 +203,7 @@ mod tests {
     use std::vec;
 
     const NOW: Ticks = Ticks(1000);
+    const OVERLAP: Placed = Placed::Overlap { first: (Protocol::UDP, 10, 53) };
 
     fn piece(offset: u32, length: u32, more: bool) -> Piece {
         Piece { name: 7, offset, length, more, first: (offset == 0).then_some((Protocol::UDP, 10, 53)) }
@@ -210,15 +224,15 @@ mod tests {
                 &[(8, 8, false), (0, 8, true), (8, 8, false)],
                 &[Placed::Early, ports(true), ports(false)],
             ),
-            ("again", &[(0, 16, true), (0, 16, true)], &[ports(false), Placed::Overlap]),
-            ("overlapping the first", &[(0, 16, true), (8, 16, false)], &[ports(false), Placed::Overlap]),
+            ("again", &[(0, 16, true), (0, 16, true)], &[ports(false), OVERLAP]),
+            ("overlapping the first", &[(0, 16, true), (8, 16, false)], &[ports(false), OVERLAP]),
             ("the same identification once complete", &[(0, 8, true), (8, 8, false), (0, 8, true)], &[ports(false); 3]),
         ];
         for (name, fragments, expected) in cases {
             let mut memory = vec![Block::ZERO; 4];
             let mut table = FragmentTable::new(&mut memory);
             let got: vec::Vec<_> =
-                fragments.iter().map(|(o, l, m)| table.place(NOW, 480, &piece(*o, *l, *m))).collect();
+                fragments.iter().map(|(o, l, m)| table.place(NOW, 480, &piece(*o, *l, *m), true)).collect();
             assert_eq!(&got, expected, "{name}");
         }
     }
@@ -228,10 +242,10 @@ mod tests {
         let mut memory = vec![Block::ZERO; 2];
         let mut table = FragmentTable::new(&mut memory);
         let first = |name| Piece { name, ..piece(0, 8, true) };
-        assert_eq!(table.place(NOW, 480, &first(1)), ports(false));
-        assert_eq!(table.place(NOW, 480, &first(2)), ports(false));
-        assert_eq!(table.place(NOW, 480, &first(3)), Placed::Full);
-        assert_eq!(table.place(NOW.plus(480), 480, &first(3)), ports(false));
-        assert_eq!(FragmentTable::new(&mut []).place(NOW, 480, &first(1)), Placed::Full);
+        assert_eq!(table.place(NOW, 480, &first(1), true), ports(false));
+        assert_eq!(table.place(NOW, 480, &first(2), true), ports(false));
+        assert_eq!(table.place(NOW, 480, &first(3), true), Placed::Full);
+        assert_eq!(table.place(NOW.plus(480), 480, &first(3), true), ports(false));
+        assert_eq!(FragmentTable::new(&mut []).place(NOW, 480, &first(1), true), Placed::Full);
     }
 }

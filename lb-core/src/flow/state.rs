@@ -99,6 +99,9 @@ impl State {
         use Direction::{Original, Reply};
         match (self, signal, direction) {
             (_, Signal::Reset, _) => Self::Close,
+            // Sequence numbers are not looked at, so a reset may be forged: whoever goes on speaking is
+            // believed as one picked up in mid-stream is.
+            (Self::Close, Signal::Segment, _) => Self::PickedUp,
             (Self::SynSent, Signal::SynAck, Reply) => Self::SynReceived,
             // Simultaneous open (RFC 9293 §3.5): the answer to a SYN is a SYN.
             (Self::SynSent, Signal::Syn, Reply) => Self::SynReceived,
@@ -217,6 +220,16 @@ mod tests {
             assert_eq!(state, expected, "after {signal:?} {direction:?}");
         }
         assert!(state.is_over());
+    }
+
+    #[test]
+    fn a_forged_reset_does_not_last() {
+        let mut state = State::Established.next(Signal::Reset, O);
+        assert_eq!(state, State::Close);
+        for (direction, expected) in [(R, State::PickedUp), (O, State::PickedUp), (R, State::Established)] {
+            state = state.next(Signal::Segment, direction);
+            assert_eq!(state, expected);
+        }
     }
 
     #[test]

@@ -254,6 +254,11 @@ impl<'m> FlowTable<'m> {
         self.slabs.get(family as usize).map_or(0, |slab| slab.live)
     }
 
+    /// Whether there has ever been a flow of this family; when the sweep comes by does not change it.
+    pub(crate) fn has_had(&self, family: Family) -> bool {
+        self.slabs.get(family as usize).is_some_and(|slab| slab.used > 0)
+    }
+
     /// Looks at the next `budget` entries and forgets the expired ones. Returns how many those were.
     pub(crate) fn expire(&mut self, now: Ticks, budget: usize) -> usize {
         let mut forgotten = 0;

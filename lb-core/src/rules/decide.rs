@@ -61,16 +61,11 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         let nobody = Source { kind: SourceKind::Outside, loopback: false };
         let Some(node) = self.node() else { return Decision::pass(nobody) };
         let source = source(&node, tuple.source, origin);
-        if node.has(node::flag::LOOPBACK_GUARD) && is_guarded(tuple.destination, source) {
-            return Decision { fate: Fate::Drop(DropReason::LoopbackGuard), ..Decision::pass(source) };
-        }
         let Some((slot, segment, class)) = self.owner(tuple, &node) else {
-            return Decision { fate: self.unmatched(&node, tuple), ..Decision::pass(source) };
+            return Decision { fate: self.unmatched(&node, tuple, source), ..Decision::pass(source) };
         };
         let local = segment.is_local(class);
-        // §8.1: without a detector nobody's traffic to ClusterIPs is masqueraded, as with one pods' is not.
-        let as_pod = class == VipClass::ClusterIp && node.is_undetected(tuple.source.family());
-        let row = node.row(class, if as_pod { SourceKind::Pod } else { source.kind }, local);
+        let row = node.row(tuple.destination.family(), class, source.kind, local);
         let mut fate = fate(&node, &segment, class, tuple, row);
         if let Fate::Forward { masquerade, .. } = &mut fate {
             let from_vip = || class == VipClass::ClusterIp && self.ask(Question::ClusterIp(tuple.source)).is_some();
@@ -114,15 +109,25 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         Some((slot, self.segment(slot)?))
     }
 
+    /// Whether a packet to this address may dial a service, whatever its port.
+    pub(crate) fn may_be_dialled(&self, destination: Address) -> bool {
+        self.ask(Question::ClusterIp(destination)).is_some()
+            || self.ask(Question::OtherIp(destination)).is_some()
+            || self.node().is_some_and(|node| node.address(destination) != 0)
+    }
+
     /// The service port that a known flow's destination belongs to now. A node port is found by its
     /// number alone, whatever the address (§11.5).
     pub(crate) fn owner_of_flow(&self, original: &Tuple) -> Option<(u32, Segment<'_>)> {
         self.vip_owner(original).map(|(slot, segment, _)| (slot, segment)).or_else(|| self.node_port_owner(original))
     }
 
-    /// A packet that dials no service port (§6.6).
-    fn unmatched(&self, node: &NodeRules<'_>, tuple: &Tuple) -> Fate {
+    /// A packet that dials no service port (§6.6, §9.5).
+    fn unmatched(&self, node: &NodeRules<'_>, tuple: &Tuple, source: Source) -> Fate {
         let destination = tuple.destination;
+        if node.has(node::flag::LOOPBACK_GUARD) && is_guarded(destination, source) {
+            return Fate::Drop(DropReason::LoopbackGuard);
+        }
         let cluster_ip = || self.ask(Question::ClusterIp(destination)).is_some();
         if node.has(node::flag::REJECT_UNMATCHED) && cluster_ip() {
             return Fate::Reject(RejectReason::UnmatchedPort);

@@ -1,8 +1,8 @@
 //! The node's section: what holds for all services on it. A mode lives here, as tables and flags.
 //!
 //! ```text
-//!  0        4       8      40      44      46     48        50          52      54           56       64
-//!  | length | flags | rows | stale | first | last | sources | addresses | CIDRs | masquerade | unused |
+//!  0        4       8         40        72      76      78     80        82          84     86           96
+//!  | length | flags | rows v4 | rows v6 | stale | first | last | sources | addresses | CIDRs | masquerade | unused |
 //! ```
 //! then the detector's sources, the node's addresses, the service CIDRs (20 bytes each: address, prefix
 //! length, facts), and the masquerade addresses (36 bytes each: prefix, address).
@@ -12,13 +12,13 @@ use super::segment::{PREFIX, VipClass, prefix, prefixes};
 use crate::tuple::{Address, Family, Prefix, Protocol};
 
 /// Bytes before the lists.
-pub(crate) const HEADER: usize = 64;
-/// Where the rows are, and how many.
-pub(crate) const ROWS: usize = 8;
+pub(crate) const HEADER: usize = 96;
+/// Where the rows of each family are, and how many.
+pub(crate) const ROWS: [usize; 2] = [8, 40];
 #[cfg(feature = "alloc")]
 pub(crate) const ROW_COUNT: usize = 32;
 /// Where it says what becomes of stale flows, by protocol: TCP, UDP, SCTP.
-pub(crate) const STALE: usize = 40;
+pub(crate) const STALE: usize = 72;
 /// Bytes of a masquerade address and its prefix.
 pub(crate) const MASQUERADE: usize = PREFIX + 16;
 
@@ -49,10 +49,6 @@ pub(crate) mod flag {
     pub(crate) const STALE_BY_POOL: u32 = 1024;
     /// Session affinity is not shared between the Vips of a service port (§14.3).
     pub(crate) const AFFINITY_BY_VIP: u32 = 2048;
-    /// The local detector has no block of IPv4, so that for IPv4 there is none (§8.4, §13.1).
-    pub(crate) const UNDETECTED_V4: u32 = 4096;
-    /// The same of IPv6.
-    pub(crate) const UNDETECTED_V6: u32 = 8192;
 }
 
 /// Facts of one of the node's addresses.
@@ -179,9 +175,11 @@ impl<'r> NodeRules<'r> {
         u32_at(self.bytes, 4).unwrap_or(0) & flag != 0
     }
 
-    pub(super) fn row(&self, class: VipClass, source: SourceKind, local: bool) -> Row {
+    pub(super) fn row(&self, family: Family, class: VipClass, source: SourceKind, local: bool) -> Row {
         let place = Row::place(class, source, local);
-        Row(u8_at(self.bytes, ROWS + place).unwrap_or(0))
+        let [v4, v6] = ROWS;
+        let rows = if family == Family::V4 { v4 } else { v6 };
+        Row(u8_at(self.bytes, rows + place).unwrap_or(0))
     }
 
     /// What becomes of flows of this protocol whose backend stopped serving.
@@ -196,20 +194,12 @@ impl<'r> NodeRules<'r> {
 
     /// Ports that masquerading must not use, first and last.
     pub fn reserved_ports(&self) -> (u16, u16) {
-        (u16_at(self.bytes, 44).unwrap_or(0), u16_at(self.bytes, 46).unwrap_or(0))
-    }
-
-    /// Whether the local detector, if there is one, says nothing about this family.
-    pub(super) fn is_undetected(&self, family: Family) -> bool {
-        self.has(match family {
-            Family::V4 => flag::UNDETECTED_V4,
-            Family::V6 => flag::UNDETECTED_V6,
-        })
+        (u16_at(self.bytes, 76).unwrap_or(0), u16_at(self.bytes, 78).unwrap_or(0))
     }
 
     /// Blocks whose addresses are pods', by the local detector.
     pub fn pod_sources(&self) -> impl Iterator<Item = Prefix> + use<'r> {
-        prefixes(self.bytes, self.sources(), self.count(48))
+        prefixes(self.bytes, self.sources(), self.count(80))
     }
 
     fn sources(&self) -> usize {
@@ -217,25 +207,25 @@ impl<'r> NodeRules<'r> {
     }
 
     fn addresses(&self) -> usize {
-        self.sources() + self.count(48) * PREFIX
+        self.sources() + self.count(80) * PREFIX
     }
 
     fn cidrs(&self) -> usize {
-        self.addresses() + self.count(50) * PREFIX
+        self.addresses() + self.count(82) * PREFIX
     }
 
     fn masquerades(&self) -> usize {
-        self.cidrs() + self.count(52) * PREFIX
+        self.cidrs() + self.count(84) * PREFIX
     }
 
     fn end(&self) -> usize {
-        self.masquerades() + self.count(54) * MASQUERADE
+        self.masquerades() + self.count(86) * MASQUERADE
     }
 
     /// What is known of this address as one of the node's: bits of [`address`].
     pub(super) fn address(&self, address: Address) -> u8 {
         let (bytes, at) = (self.bytes, self.addresses());
-        (0..self.count(50))
+        (0..self.count(82))
             .filter(|i| prefix(bytes, at + i * PREFIX).is_some_and(|block| block.contains(address)))
             .filter_map(|i| u8_at(bytes, at + i * PREFIX + 17))
             .fold(0, |all, facts| all | facts)
@@ -247,25 +237,25 @@ impl<'r> NodeRules<'r> {
         let own = move |i: &usize| u8_at(bytes, at + i * PREFIX + 17).is_some_and(|facts| facts & address::OWN != 0);
         let host =
             move |i: usize| prefix(bytes, at + i * PREFIX).filter(|block| *block == Prefix::host(block.address()));
-        (0..self.count(50)).filter(own).filter_map(move |i| Some(host(i)?.address()))
+        (0..self.count(82)).filter(own).filter_map(move |i| Some(host(i)?.address()))
     }
 
     /// Addresses on which node ports are open: the node's own, and loopback as a block (SEMANTICS §9.1, §9.5).
     pub fn node_port_addresses(&self) -> impl Iterator<Item = Prefix> + use<'r> {
         let (bytes, at) = (self.bytes, self.addresses());
         let open = move |i: &usize| u8_at(bytes, at + i * PREFIX + 17).is_some_and(|f| f & address::NODE_PORTS != 0);
-        (0..self.count(50)).filter(open).filter_map(move |i| prefix(bytes, at + i * PREFIX))
+        (0..self.count(82)).filter(open).filter_map(move |i| prefix(bytes, at + i * PREFIX))
     }
 
     /// Blocks that ClusterIPs come from.
     pub fn service_cidrs(&self) -> impl Iterator<Item = Prefix> + use<'r> {
-        prefixes(self.bytes, self.cidrs(), self.count(52))
+        prefixes(self.bytes, self.cidrs(), self.count(84))
     }
 
     /// Towards which destinations to masquerade with which of the node's own addresses, in order.
     pub fn masquerade_addresses(&self) -> impl Iterator<Item = (Prefix, Address)> + use<'r> {
         let (bytes, at) = (self.bytes, self.masquerades());
-        (0..self.count(54)).map_while(move |i| {
+        (0..self.count(86)).map_while(move |i| {
             let at = at + i * MASQUERADE;
             Some((prefix(bytes, at)?, Address::from_bits(u128_at(bytes, at + PREFIX)?)))
         })
