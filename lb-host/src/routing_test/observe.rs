@@ -10,7 +10,7 @@ use super::format::{Socket, Word};
 use crate::dialled;
 
 /// What became of a flow's first packet, and of others like it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Observed {
     /// The first packet's verdict.
     pub(super) verdict: Word,
@@ -91,6 +91,13 @@ impl Observed {
         service.is_some_and(|(_, segment)| {
             matches!(segment.scheduler(), Scheduler::SourceHash | Scheduler::DestinationHash)
         })
+    }
+
+    /// Whether other rules treat the flow alike, whichever backends chance had it show.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let masquerades = |backend, masqueraded: &bool| other.reached.get(backend).is_none_or(|too| too == masqueraded);
+        (self.verdict, &self.pool) == (other.verdict, &other.pool)
+            && self.reached.iter().all(|(backend, masqueraded)| masquerades(backend, masqueraded))
     }
 
     /// Whether a backend that the rules allow was not reached yet.
