@@ -200,7 +200,7 @@ fn what_cannot_be_read_is_told_with_its_place() {
         (changed("    flows:\n", "    flow:\n"), "a.yaml:24:7: unknown field spec.steps[0].flow; did you mean flows?"),
         (
             changed("verdict: forward", "verdict: foward"),
-            "a.yaml:26:25: spec.steps[0].flows[0].expect.verdict: unknown variant `foward`",
+            "a.yaml:26:25: spec.steps[0].flows[0].expect.verdict cannot be read: unknown variant `foward`",
         ),
         (
             changed("packet: tcp 10.244.1.50:40000 ->", "packet: tcp 10.244.1.50:40000"),
