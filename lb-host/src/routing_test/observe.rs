@@ -46,7 +46,7 @@ fn allowed<M: AsRef<[u8]>>(rules: &RuleTable<M>, packet: &Tuple, origin: Origin)
 /// Nothing is remembered of clients (§7.6): what is asked is which backends can be a new client's.
 pub(super) fn observe<M: AsRef<[u8]>>(rules: RuleTable<M>, packet: &Tuple, origin: Origin) -> Observed {
     let (pool, punted) = allowed(&rules, packet, origin);
-    let most = (DRAWS * pool.len() + 16).min(PORTS);
+    let most = (DRAWS * pool.len() + 32).min(PORTS);
     let flows = most as u32 + 1;
     let backends = pool.len() as u32 * 4 + 16;
     let sizes = Sizes { v4_flows: flows, v6_flows: flows, services: 64, affinity: 0, backends, fragments: 0 };
@@ -76,7 +76,7 @@ pub(super) fn observe<M: AsRef<[u8]>>(rules: RuleTable<M>, packet: &Tuple, origi
             seen.reached.extend(seen.pool.iter().map(|member| (*member, true)));
         }
         // Enough were sent for a stray to show, and nobody is missing.
-        if sent >= 4 * seen.pool.len() + 8 && !seen.lacks() {
+        if sent >= seen.pool.len() + 16 && !seen.lacks() {
             break;
         }
     }
