@@ -105,8 +105,10 @@ fn every_expectation_is_judged() {
         fs::copy(&cluster, whole.path().join("clusters").join(name)).expect("a copy");
     }
     let documents = fs::read_dir(suite()).expect("the suite").map(|entry| entry.expect("an entry").path());
-    let texts: Vec<String> =
-        documents.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).expect("text")).collect();
+    let texts: Vec<String> = documents
+        .filter(|path| path.extension().is_some_and(|kind| kind == "yaml"))
+        .map(|path| fs::read_to_string(path).expect("text"))
+        .collect();
     for (turn, key) in [
         (masquerade, "masquerade: "),
         (verdict, "verdict: drop"),

@@ -103,7 +103,7 @@ pub(super) fn flow(check: &FlowCheck, reached: &Observed, from_scratch: &Observe
         let masquerade = if replaced { ", masqueraded" } else { "" };
         format!("{} to {}{masquerade}", seen.verdict, sockets_words(&seen.pool))
     };
-    if reached != from_scratch {
+    if !reached.is_like(from_scratch) {
         let (expected, got) = (summary(from_scratch), summary(reached));
         differences.add("rules reached by update", format!("{expected}, as from scratch"), got);
     }

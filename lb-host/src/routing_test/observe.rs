@@ -10,7 +10,7 @@ use super::format::{Socket, Word};
 use crate::dialled;
 
 /// What became of a flow's first packet, and of others like it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Observed {
     /// The first packet's verdict.
     pub(super) verdict: Word,
@@ -46,7 +46,7 @@ fn allowed<M: AsRef<[u8]>>(rules: &RuleTable<M>, packet: &Tuple, origin: Origin)
 /// Nothing is remembered of clients (§7.6): what is asked is which backends can be a new client's.
 pub(super) fn observe<M: AsRef<[u8]>>(rules: RuleTable<M>, packet: &Tuple, origin: Origin) -> Observed {
     let (pool, punted) = allowed(&rules, packet, origin);
-    let most = (DRAWS * pool.len() + 16).min(PORTS);
+    let most = (DRAWS * pool.len() + 32).min(PORTS);
     let flows = most as u32 + 1;
     let backends = pool.len() as u32 * 4 + 16;
     let sizes = Sizes { v4_flows: flows, v6_flows: flows, services: 64, affinity: 0, backends, fragments: 0 };
@@ -76,7 +76,7 @@ pub(super) fn observe<M: AsRef<[u8]>>(rules: RuleTable<M>, packet: &Tuple, origi
             seen.reached.extend(seen.pool.iter().map(|member| (*member, true)));
         }
         // Enough were sent for a stray to show, and nobody is missing.
-        if sent >= 4 * seen.pool.len() + 8 && !seen.lacks() {
+        if sent >= seen.pool.len() + 16 && !seen.lacks() {
             break;
         }
     }
@@ -91,6 +91,13 @@ impl Observed {
         service.is_some_and(|(_, segment)| {
             matches!(segment.scheduler(), Scheduler::SourceHash | Scheduler::DestinationHash)
         })
+    }
+
+    /// Whether other rules treat the flow alike, whichever backends chance had it show.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let masquerades = |backend, masqueraded: &bool| other.reached.get(backend).is_none_or(|too| too == masqueraded);
+        (self.verdict, &self.pool) == (other.verdict, &other.pool)
+            && self.reached.iter().all(|(backend, masqueraded)| masquerades(backend, masqueraded))
     }
 
     /// Whether a backend that the rules allow was not reached yet.

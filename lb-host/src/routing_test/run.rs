@@ -73,8 +73,9 @@ impl World<'_> {
             let mut reached = observe(self.plane.rules.clone(), &check.packet, check.origin);
             let mut from_scratch = observe(self.from_scratch.clone(), &check.packet, check.origin);
             if Observed::is_hashed(self.from_scratch, &check.packet, check.origin) {
-                for key in 1..=reached.draws() {
-                    let Some(seen) = self.under_key(key, check).filter(|_| reached.lacks()) else { break };
+                let keys = 1..=reached.draws();
+                for key in keys {
+                    let Some(seen) = reached.lacks().then(|| self.under_key(key, check)).flatten() else { break };
                     reached.join(&seen);
                     from_scratch.join(&seen);
                 }
