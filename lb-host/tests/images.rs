@@ -32,6 +32,10 @@ fn a_row_for_everything_that_clients_dial() {
     let cluster_ip = "default/example:main/TCP ClusterIP 10.96.100.50:8081/TCP";
     let lb_ip = "default/example:main/TCP LoadBalancer 203.0.113.10:8081/TCP";
     let node_port = "default/example:main/TCP NodePort 0.0.0.0:32255/TCP";
+    let v6 =
+        ["ClusterIP [fd00:10:96::50]:8081/TCP", "LoadBalancer [2001:db8:10::10]:8081/TCP", "NodePort [::]:32255/TCP"]
+            .map(|row| format!("default/example:main/TCP {row}"));
+    let dialled: Vec<_> = [cluster_ip, lb_ip, node_port].map(str::to_owned).into_iter().chain(v6).collect();
     for (arguments, expected) in [
         // Of the four Pods one is not ready; no pool of local endpoints is in use (§5.1).
         ("--node worker-1", "Cluster random <none> 3 - yes"),
@@ -39,7 +43,7 @@ fn a_row_for_everything_that_clients_dial() {
         ("--node worker-1 --scheduler rr", "Cluster rr <none> 3 - yes"),
         ("--node worker-1 --scheduler maglev example", "Cluster maglev <none> 3 - yes"),
     ] {
-        let expected = [cluster_ip, lb_ip, node_port].map(|row| format!("{row} {expected}"));
+        let expected: Vec<_> = dialled.iter().map(|row| format!("{row} {expected}")).collect();
         assert_eq!(rows(&output(&format!("get rules -f seed {arguments}"))), expected, "{arguments}");
     }
     assert_eq!(rows(&output("get rules -f seed --node worker-1 -n other")), Vec::<String>::new());
@@ -52,7 +56,8 @@ fn wide_tells_the_backends_and_the_node() {
     let mut lines = wide.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(
         lines.nth(1).expect("the node").join(" "),
-        "192.0.2.11 192.0.2.11,127.0.0.0/8 10.244.0.0/16 10.96.0.0/12 192.0.2.11@0.0.0.0/0 30000-32767"
+        "192.0.2.11,2001:db8:2::11 192.0.2.11,2001:db8:2::11,127.0.0.0/8 10.244.0.0/16 10.96.0.0/12 \
+         192.0.2.11@0.0.0.0/0,2001:db8:2::11@::/0 30000-32767"
     );
     // The smallest prime above 100 for each of three backends is 307.
     let row = lines.nth(2).expect("a rule");
