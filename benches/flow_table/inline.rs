@@ -1,7 +1,7 @@
 //! Linear probing over the entries themselves: one line holds a key and all that a packet of it needs, so
 //! a hit at home touches nothing else. A connection has two, one a direction. At most 75 % full.
 
-use super::{BULK, Contender, Entry, Key, NOBODY, Name, hash, home};
+use super::{BULK, Contender, Entry, Key, NOBODY, Name, hash, home, touch};
 
 pub(super) struct Inline {
     /// `keys[0]` is what it is found by, `keys[1]` what replaces it, `state[0]` its name plus one; 0 where
@@ -45,6 +45,7 @@ impl Contender for Inline {
         for (place, key) in homes.iter_mut().zip(keys) {
             *place = home(hash(key), self.slots.len());
         }
+        touch(homes.iter().map(|place| self.slots[*place].state[0]));
         for ((name, key), mut at) in names.iter_mut().zip(keys).zip(homes) {
             *name = loop {
                 let slot = &self.slots[at];

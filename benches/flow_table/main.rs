@@ -1,8 +1,9 @@
 //! Which layout a flow table should have: the same connections, keys and hash under each.
 //!
 //! Every connection has two keys, one a direction, and one entry of 64 bytes. Keys are looked up 32 at a
-//! time, in random order, by plain loops, one a stage, so that the processor overlaps the cache misses of
-//! one stage by itself. The floors: hashing alone, and touching as many random lines as there are entries.
+//! time, in random order, by plain loops, one a stage. Between stages all lines that the next one needs are
+//! loaded, whatever it will find there: otherwise it would guess, guess wrong in the shadow of a cache miss,
+//! and begin the next misses too late. The floors: hashing alone, and touching as many random lines as there are entries.
 
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -79,6 +80,18 @@ fn hash(key: &Key) -> u64 {
 #[inline]
 fn home(hash: u64, n: usize) -> usize {
     (((hash >> 32) * n as u64) >> 32) as usize
+}
+
+/// Loads something from each line that the next stage needs, so that their misses overlap.
+#[inline]
+fn touch(loads: impl Iterator<Item = u32>) {
+    black_box(loads.fold(0, u32::wrapping_add));
+}
+
+/// Loads the entries of candidates.
+#[inline]
+fn touch_entries(slab: &[Entry], names: &[Name; BULK]) {
+    touch(names.iter().map(|name| slab.get(*name as usize >> 1).map_or(0, |entry| entry.state[0])));
 }
 
 /// The keys of a connection. `there` tells those in the table from others.

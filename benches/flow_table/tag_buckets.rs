@@ -1,7 +1,7 @@
 //! lb-core's own layout: buckets of eight 16-bit tags and eight names, two choices for each key, over a
 //! slab of entries (lb-core/src/flow/index.rs argues for it). At most 80 % full.
 
-use super::{BULK, Contender, Entry, Key, NOBODY, Name, hash, home};
+use super::{BULK, Contender, Entry, Key, NOBODY, Name, hash, home, touch, touch_entries};
 
 const WAYS: usize = 8;
 
@@ -112,6 +112,7 @@ impl Contender for TagBuckets {
         for (place, key) in places.iter_mut().zip(keys) {
             *place = self.place(hash(key));
         }
+        touch(places.iter().map(|(first, _)| u32::from(self.buckets[*first].tags[0])));
         // The first candidate of the first bucket, else of the second.
         for (name, &(first, tag)) in names.iter_mut().zip(&places) {
             let mut bucket = &self.buckets[first];
@@ -122,6 +123,7 @@ impl Contender for TagBuckets {
             }
             *name = bucket.names.get(equal.trailing_zeros() as usize).copied().unwrap_or(NOBODY);
         }
+        touch_entries(&self.slab, names);
         for ((name, key), &(first, tag)) in names.iter_mut().zip(keys).zip(&places) {
             if *name != NOBODY && !self.is(*name, key) {
                 *name = self.search(first, tag, key);

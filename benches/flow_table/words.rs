@@ -1,7 +1,7 @@
 //! Linear probing over words of eight bytes, a 32-bit tag and a name, over a slab of entries. At most
 //! `FULL` percent full: 75 takes as much memory as tag buckets do, 50 somewhat more.
 
-use super::{BULK, Contender, Entry, Key, NOBODY, Name, hash, home};
+use super::{BULK, Contender, Entry, Key, NOBODY, Name, hash, home, touch, touch_entries};
 
 pub(super) struct Words<const FULL: usize> {
     /// The tag in the upper half, the name in the lower; a name of [`NOBODY`] where it is free.
@@ -64,10 +64,12 @@ impl<const FULL: usize> Contender for Words<FULL> {
         for (place, key) in hashes.iter_mut().zip(keys) {
             *place = hash(key);
         }
+        touch(hashes.iter().map(|hash| self.words[home(*hash, self.words.len())] as u32));
         let mut places = [0; BULK];
         for ((name, place), hash) in names.iter_mut().zip(&mut places).zip(hashes) {
             (*place, *name) = self.candidate(home(hash, self.words.len()), hash as u32);
         }
+        touch_entries(&self.slab, names);
         for (((name, key), mut place), hash) in names.iter_mut().zip(keys).zip(places).zip(hashes) {
             while *name != NOBODY && !self.is(*name, key) {
                 (place, *name) = self.candidate(self.after(place), hash as u32);

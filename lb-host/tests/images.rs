@@ -32,10 +32,9 @@ fn a_row_for_everything_that_clients_dial() {
     let cluster_ip = "default/example:main/TCP ClusterIP 10.96.100.50:8081/TCP";
     let lb_ip = "default/example:main/TCP LoadBalancer 203.0.113.10:8081/TCP";
     let node_port = "default/example:main/TCP NodePort 0.0.0.0:32255/TCP";
-    let v6 =
-        ["ClusterIP [fd00:10:96::50]:8081/TCP", "LoadBalancer [2001:db8:10::10]:8081/TCP", "NodePort [::]:32255/TCP"]
-            .map(|row| format!("default/example:main/TCP {row}"));
-    let dialled: Vec<_> = [cluster_ip, lb_ip, node_port].map(str::to_owned).into_iter().chain(v6).collect();
+    let cluster_ip6 = "default/example:main/TCP ClusterIP [fd00:10:96::50]:8081/TCP";
+    let lb_ip6 = "default/example:main/TCP LoadBalancer [2001:db8:10::10]:8081/TCP";
+    let node_port6 = "default/example:main/TCP NodePort [::]:32255/TCP";
     for (arguments, expected) in [
         // Of the four Pods one is not ready; no pool of local endpoints is in use (§5.1).
         ("--node worker-1", "Cluster random <none> 3 - yes"),
@@ -43,7 +42,8 @@ fn a_row_for_everything_that_clients_dial() {
         ("--node worker-1 --scheduler rr", "Cluster rr <none> 3 - yes"),
         ("--node worker-1 --scheduler maglev example", "Cluster maglev <none> 3 - yes"),
     ] {
-        let expected: Vec<_> = dialled.iter().map(|row| format!("{row} {expected}")).collect();
+        let expected =
+            [cluster_ip, lb_ip, node_port, cluster_ip6, lb_ip6, node_port6].map(|row| format!("{row} {expected}"));
         assert_eq!(rows(&output(&format!("get rules -f seed {arguments}"))), expected, "{arguments}");
     }
     assert_eq!(rows(&output("get rules -f seed --node worker-1 -n other")), Vec::<String>::new());

@@ -174,7 +174,16 @@ pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
         Detector::None | Detector::Interface => &[],
     };
     let on_loopback = on_loopback(proxy);
-    let flags = [(on_loopback, node::flag::LOOPBACK_GUARD), (proxy.empty_udp == EmptyUdp::Cut, node::flag::CUT_EMPTY)];
+    let undetected = |family| {
+        let of_family = |block: &Prefix| block.address().family() == family;
+        matches!(proxy.detector, Detector::Sources(_)) && !sources.iter().any(of_family)
+    };
+    let flags = [
+        (on_loopback, node::flag::LOOPBACK_GUARD),
+        (proxy.empty_udp == EmptyUdp::Cut, node::flag::CUT_EMPTY),
+        (undetected(Family::V4), node::flag::UNDETECTED_V4),
+        (undetected(Family::V6), node::flag::UNDETECTED_V6),
+    ];
     let rows = proxy.mode.rows(proxy.detector != Detector::None, proxy.masquerade_all);
     let addresses = addresses(node, on_loopback);
     let masquerades = masquerades(node);
@@ -201,13 +210,16 @@ pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
 }
 
 const LOOPBACK: Prefix = Prefix::new(Address::v4([127, 0, 0, 0]), 8);
+const LOOPBACK_V6: Prefix = Prefix::host(Address::from_bits(1));
 
 /// Whether node ports are open on IPv4 loopback (SEMANTICS §9.5).
 fn on_loopback(proxy: &Proxy) -> bool {
     let covered = match &proxy.node_port_addresses {
         NodePortAddresses::All => true,
         NodePortAddresses::Primary => false,
-        NodePortAddresses::Inside(blocks) => blocks.iter().any(|block| block.contains(LOOPBACK.address())),
+        NodePortAddresses::Inside(blocks) => {
+            blocks.iter().any(|block| block.contains(LOOPBACK.address()) || LOOPBACK.contains(block.address()))
+        }
     };
     proxy.mode.localhost_node_ports && proxy.localhost_node_ports && covered
 }
@@ -233,7 +245,9 @@ fn addresses(node: &Node, on_loopback: bool) -> Vec<(Prefix, u8)> {
         let open = if open(*address) { node::address::NODE_PORTS } else { 0 };
         (Prefix::host(*address), node::address::OWN | rejects | open)
     });
-    let loopback = on_loopback.then_some((LOOPBACK, node::address::OWN | node::address::NODE_PORTS | rejects));
+    // §6.9: loopback is a local destination as well, open or not.
+    let open = if on_loopback { node::address::OWN | node::address::NODE_PORTS } else { 0 };
+    let loopback = [(LOOPBACK, open | rejects), (LOOPBACK_V6, rejects)].into_iter().filter(|(_, facts)| *facts != 0);
     own.chain(loopback).collect()
 }
 

@@ -128,6 +128,7 @@ impl Mode {
         endpoints: EndpointRule::Ready,
         source_ranges: false,
         flags: flag::PUNT,
+        rejects_everywhere: false,
         ..Self::IPTABLES
     };
 

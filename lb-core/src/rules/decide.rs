@@ -68,7 +68,9 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
             return Decision { fate: self.unmatched(&node, tuple), ..Decision::pass(source) };
         };
         let local = segment.is_local(class);
-        let row = node.row(class, source.kind, local);
+        // §8.1: without a detector nobody's traffic to ClusterIPs is masqueraded, as with one pods' is not.
+        let as_pod = class == VipClass::ClusterIp && node.is_undetected(tuple.source.family());
+        let row = node.row(class, if as_pod { SourceKind::Pod } else { source.kind }, local);
         let mut fate = fate(&node, &segment, class, tuple, row);
         if let Fate::Forward { masquerade, .. } = &mut fate {
             let from_vip = || class == VipClass::ClusterIp && self.ask(Question::ClusterIp(tuple.source)).is_some();

@@ -9,7 +9,7 @@
 
 use super::bytes::{u8_at, u16_at, u32_at, u128_at};
 use super::segment::{PREFIX, VipClass, prefix, prefixes};
-use crate::tuple::{Address, Prefix, Protocol};
+use crate::tuple::{Address, Family, Prefix, Protocol};
 
 /// Bytes before the lists.
 pub(crate) const HEADER: usize = 64;
@@ -49,6 +49,10 @@ pub(crate) mod flag {
     pub(crate) const STALE_BY_POOL: u32 = 1024;
     /// Session affinity is not shared between the Vips of a service port (§14.3).
     pub(crate) const AFFINITY_BY_VIP: u32 = 2048;
+    /// The local detector has no block of IPv4, so that for IPv4 there is none (§8.4, §13.1).
+    pub(crate) const UNDETECTED_V4: u32 = 4096;
+    /// The same of IPv6.
+    pub(crate) const UNDETECTED_V6: u32 = 8192;
 }
 
 /// Facts of one of the node's addresses.
@@ -193,6 +197,14 @@ impl<'r> NodeRules<'r> {
     /// Ports that masquerading must not use, first and last.
     pub fn reserved_ports(&self) -> (u16, u16) {
         (u16_at(self.bytes, 44).unwrap_or(0), u16_at(self.bytes, 46).unwrap_or(0))
+    }
+
+    /// Whether the local detector, if there is one, says nothing about this family.
+    pub(super) fn is_undetected(&self, family: Family) -> bool {
+        self.has(match family {
+            Family::V4 => flag::UNDETECTED_V4,
+            Family::V6 => flag::UNDETECTED_V6,
+        })
     }
 
     /// Blocks whose addresses are pods', by the local detector.

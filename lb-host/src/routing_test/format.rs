@@ -210,13 +210,12 @@ pub(super) fn case(document: &Document, directory: &Path) -> Result<Case, Proble
     Ok(Case { name, place, steps, warnings })
 }
 
+/// What to do about a key that is not read, and so would not be judged: in its place another may be meant.
 fn misspelt(unknown: &crate::k8s::tree::Unknown) -> Problem {
     let key = unknown.field.rsplit('.').next().unwrap_or_default();
-    let near = written::KEYS
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(&known.to_lowercase(), &key.to_lowercase()), *known))
-        .min();
-    let advice = match near.filter(|(distance, known)| distance * 2 < known.len()) {
+    let others = written::KEYS.iter().filter(|known| **known != key);
+    let scored = others.map(|known| (strsim::damerau_levenshtein(&known.to_lowercase(), &key.to_lowercase()), *known));
+    let advice = match scored.min().filter(|(distance, known)| distance * 2 < known.len()) {
         Some((_, known)) => format!("did you mean {known}?"),
         None => "remove it: what is not read is not judged".to_owned(),
     };

@@ -4,9 +4,9 @@ use lb_core::{Origin, RuleTable, Tuple};
 use serde::Serialize;
 
 use super::data_plane::DataPlane;
-use super::format::{Case, Step};
+use super::format::{Case, FlowCheck, Step};
 use super::judge::{self, Judged};
-use super::observe::observe;
+use super::observe::{Observed, observe};
 use crate::k8s::Problem;
 use crate::path::socket;
 use crate::{explain, rules};
@@ -70,12 +70,27 @@ struct World<'a> {
 impl World<'_> {
     fn flows(&self, checks: &mut Vec<Judged>) {
         for check in &self.step.flows {
-            let reached = observe(self.plane.rules.clone(), &check.packet, check.origin);
-            let from_scratch = observe(self.from_scratch.clone(), &check.packet, check.origin);
+            let mut reached = observe(self.plane.rules.clone(), &check.packet, check.origin);
+            let mut from_scratch = observe(self.from_scratch.clone(), &check.packet, check.origin);
+            if Observed::is_hashed(self.from_scratch, &check.packet, check.origin) {
+                for key in 1..=reached.draws() {
+                    let Some(seen) = self.under_key(key, check).filter(|_| reached.lacks()) else { break };
+                    reached.join(&seen);
+                    from_scratch.join(&seen);
+                }
+            }
             let differences = judge::flow(check, &reached, &from_scratch);
             let judged = Judged::new(&self.step.name, format!("flow {}", check.name), &check.place, differences);
             checks.push(self.explained(judged, &check.packet, check.origin));
         }
+    }
+
+    /// What becomes of the flow in a cluster of another key.
+    fn under_key(&self, key: u64, check: &FlowCheck) -> Option<Observed> {
+        let mut node = self.step.node.clone();
+        node.proxy.key = u128::from(key).to_be_bytes();
+        let image = rules::control(&self.step.services, &self.step.slices, node).image().ok()?;
+        Some(observe(RuleTable::load(image).ok()?, &check.packet, check.origin))
     }
 
     fn endpoints(&self, checks: &mut Vec<Judged>) {

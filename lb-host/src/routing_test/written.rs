@@ -41,26 +41,26 @@ fn iptables() -> String {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Step {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) name: String,
     #[serde(default = "yes")]
     pub(super) fresh: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) node: Node,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) proxy: Proxy,
     /// Read as Kubernetes objects, with their places.
-    #[serde(default, rename = "objects")]
+    #[serde(default, deserialize_with = "or_default", rename = "objects")]
     _objects: Vec<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) manifests: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) flows: Vec<Flow>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) endpoints: Vec<Endpoints>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) health_check: BTreeMap<String, Option<Health>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) conntrack: Vec<Conntrack>,
 }
 
@@ -190,6 +190,11 @@ pub(super) struct Conntrack {
 pub(super) enum Survival {
     Kept,
     Cleared,
+}
+
+/// A key without a value is as one that is not there.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Tells a key that is there and null from one that is not there.
