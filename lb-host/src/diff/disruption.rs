@@ -1,5 +1,7 @@
 //! Maglev slots that moved: because they had to, or not.
 
+use std::collections::BTreeMap;
+
 use lb_core::rules::{Pool, Segment};
 use lb_core::{Family, RuleTable};
 use serde::Serialize;
@@ -35,9 +37,10 @@ pub struct Share {
 /// The tables of both sides that are not alike.
 pub(super) fn disruptions(before: &RuleTable<Vec<u8>>, after: &RuleTable<Vec<u8>>) -> Vec<Disruption> {
     let mut disruptions = Vec::new();
+    let after: BTreeMap<u64, Segment<'_>> = after.segments().map(|(_, segment)| (segment.id(), segment)).collect();
     for (_, old) in before.segments() {
-        let Some((_, new)) = after.segments().find(|(_, new)| new.id() == old.id()) else { continue };
-        disruptions.extend([Pool::Cluster, Pool::Local].into_iter().filter_map(|pool| disruption(&old, &new, pool)));
+        let Some(new) = after.get(&old.id()) else { continue };
+        disruptions.extend([Pool::Cluster, Pool::Local].into_iter().filter_map(|pool| disruption(&old, new, pool)));
     }
     disruptions.sort_by(|a, b| (&a.service, a.pool).cmp(&(&b.service, b.pool)));
     disruptions

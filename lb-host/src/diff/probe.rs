@@ -127,9 +127,9 @@ fn probes(before: &Side<'_>, after: &Side<'_>, sources: &Sources) -> Vec<Probe> 
         let addresses: BTreeSet<Address> =
             vips().filter(|(vip, _)| vip.class != VipClass::NodePort).map(|(vip, _)| vip.address).collect();
         let icmp = if family == Family::V4 { Protocol::ICMP } else { Protocol::ICMPV6 };
+        let taken: BTreeSet<(Address, u16)> = vips().map(|(vip, _)| (vip.address, vip.port)).collect();
         for address in &addresses {
-            let taken = |port: &u16| vips().any(|(vip, _)| vip.address == *address && vip.port == *port);
-            if let Some(port) = (1..u16::MAX).find(|port| !taken(port)) {
+            if let Some(port) = (1..u16::MAX).find(|port| !taken.contains(&(*address, *port))) {
                 probe(Aim::Unmatched, *address, Protocol::TCP, port);
             }
             probe(Aim::Ping, *address, icmp, 0);
