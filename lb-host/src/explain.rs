@@ -145,7 +145,12 @@ fn resolved(segment: &Segment<'_>, control: &Control) -> Option<Resolved> {
 }
 
 /// The flow that the packet begins in an engine without any.
-fn first_packet<M: AsRef<[u8]>>(rules: &RuleTable<M>, tuple: &Tuple, origin: Origin, seed: u64) -> Option<Flow> {
+pub(crate) fn first_packet<M: AsRef<[u8]>>(
+    rules: &RuleTable<M>,
+    tuple: &Tuple,
+    origin: Origin,
+    seed: u64,
+) -> Option<Flow> {
     let sizes = Sizes { v4_flows: 1, v6_flows: 1, services: 1, affinity: 0, backends: 0, fragments: 0 };
     let mut memory = vec![Block::ZERO; blocks(sizes)];
     let borrowed = RuleTable::load(rules.memory()).ok()?;
@@ -170,7 +175,7 @@ fn verdict(decision: &Decision<'_>, flow: Option<&Flow>) -> &'static str {
     }
 }
 
-fn source_word(kind: SourceKind) -> &'static str {
+pub(crate) fn source_word(kind: SourceKind) -> &'static str {
     match kind {
         SourceKind::Node => "node",
         SourceKind::Pod => "pod",
@@ -188,7 +193,7 @@ fn class_word(class: VipClass) -> &'static str {
 }
 
 /// The rule that decided.
-fn because(decision: &Decision<'_>) -> String {
+pub(crate) fn because(decision: &Decision<'_>) -> String {
     let Some(((_, segment), class)) = decision.service.zip(decision.class) else {
         return match decision.fate {
             Fate::Drop(reason) => reason.explanation().to_owned(),

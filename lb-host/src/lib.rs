@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod device;
 pub mod dialled;
+pub mod diff;
 pub mod explain;
 pub mod health;
 pub mod k8s;

@@ -67,6 +67,8 @@ pub struct Row {
     pub cluster: Option<Vec<String>>,
     /// This node's own; none if that pool is not in use.
     pub local: Option<Vec<String>>,
+    /// Endpoints that get no new flows, and keep those they have.
+    pub kept: Vec<String>,
     /// The sources that may dial a load balancer's address; empty for all.
     pub source_ranges: Vec<String>,
     /// Slots of the Maglev tables over the two pools.
@@ -149,6 +151,7 @@ fn rows(segment: &Segment<'_>) -> Vec<Row> {
         has_endpoints: segment.has_any(),
         cluster: pool(Pool::Cluster),
         local: pool(Pool::Local),
+        kept: kept(segment),
         source_ranges: segment.ranges().map(|range| range.to_string()).collect(),
         maglev: (sizes != (0, 0)).then_some(sizes),
         segment: format!("{:016x}", segment.id()),
@@ -156,4 +159,11 @@ fn rows(segment: &Segment<'_>) -> Vec<Row> {
     let mut vips: Vec<Vip> = segment.vips().collect();
     vips.sort_by_key(|vip| (vip.class, vip.address));
     if vips.is_empty() { vec![row(None)] } else { vips.into_iter().map(|vip| row(Some(vip))).collect() }
+}
+
+fn kept(segment: &Segment<'_>) -> Vec<String> {
+    let backends = (0..segment.backends()).filter_map(|number| segment.backend(number));
+    let pooled = |pool, address, port| segment.pool_has(pool, address, port);
+    let kept = backends.filter(|b| ![Pool::Cluster, Pool::Local].iter().any(|pool| pooled(*pool, b.address, b.port)));
+    kept.map(|backend| socket(backend.address, backend.port)).collect()
 }

@@ -13,6 +13,7 @@ use crate::k8s::Problems;
 pub mod args;
 mod compile;
 mod completions;
+mod diff;
 mod explain;
 mod get;
 mod inspect;
@@ -36,6 +37,7 @@ struct Cli {
 enum Command {
     Get(get::Get),
     Explain(explain::Explain),
+    Diff(diff::Diff),
     Compile(compile::Compile),
     Inspect(inspect::Inspect),
     Lint(lint::Lint),
@@ -50,6 +52,7 @@ impl Command {
         match self {
             Self::Get(get) => get.run(out),
             Self::Explain(explain) => explain.run(out),
+            Self::Diff(diff) => diff.run(out),
             Self::Compile(compile) => compile.run(),
             Self::Inspect(inspect) => inspect.run(out),
             Self::Lint(lint) => lint.run(out),

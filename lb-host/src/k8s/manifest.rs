@@ -74,7 +74,11 @@ impl<T: Object> Placed<T> {
     /// A problem with one of the object's fields.
     pub fn problem(&self, field: &str, message: impl std::fmt::Display, advice: impl Into<String>) -> Problem {
         let object = format!("{} {}", T::KIND, self.key());
-        Problem { object, field: field.to_owned(), ..Problem::new(self.place(field), message.to_string(), advice) }
+        Problem {
+            object: object.into(),
+            field: field.into(),
+            ..Problem::new(self.place(field), message.to_string(), advice)
+        }
     }
 }
 
@@ -203,12 +207,12 @@ impl Manifests {
 }
 
 /// What a `T` is called that may not be one: its kind, and its name if it has one.
-fn named<T: Object>(document: &Document) -> String {
+fn named<T: Object>(document: &Document) -> Box<str> {
     let namespace = document.text("metadata.namespace").filter(|name| !name.is_empty()).unwrap_or("default");
     match document.text("metadata.name") {
-        Some(name) if T::namespaced() => format!("{} {namespace}/{name}", T::KIND),
-        Some(name) => format!("{} {name}", T::KIND),
-        None => T::KIND.to_owned(),
+        Some(name) if T::namespaced() => format!("{} {namespace}/{name}", T::KIND).into(),
+        Some(name) => format!("{} {name}", T::KIND).into(),
+        None => T::KIND.into(),
     }
 }
 

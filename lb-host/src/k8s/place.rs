@@ -29,9 +29,9 @@ pub struct Problem {
     /// The offending value.
     pub place: Place,
     /// Kind and name of the object that has it; empty if it is not of one.
-    pub object: String,
+    pub object: Box<str>,
     /// Its path in the object, such as `spec.ports[0].port`; empty if it is not of one field.
-    pub field: String,
+    pub field: Box<str>,
     /// What is wrong, with the value.
     pub message: String,
     /// What to do.
@@ -41,7 +41,7 @@ pub struct Problem {
 impl Problem {
     /// A problem at `place`, with no field of an object.
     pub fn new(place: Place, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        let (object, field) = (String::new(), String::new());
+        let (object, field) = (Box::default(), Box::default());
         Self { place, object, field, message: message.into(), advice: advice.into() }
     }
 

@@ -52,7 +52,7 @@ pub struct Unknown {
 impl From<Unknown> for Problem {
     fn from(Unknown { field, place }: Unknown) -> Self {
         let advice = "it is not read: correct or remove it";
-        Self { field, ..Self::new(place, "is an unknown field", advice) }
+        Self { field: field.into(), ..Self::new(place, "is an unknown field", advice) }
     }
 }
 
@@ -151,7 +151,7 @@ impl Document {
                 let place = self.place_of(self.root.deepest(&steps).0);
                 let advice = "give a value of the type that the field has";
                 let problem = Problem::new(place, format!("cannot be read: {error}"), advice);
-                Err(Problem { field: field(&steps), ..problem })
+                Err(Problem { field: field(&steps).into(), ..problem })
             }
         }
     }

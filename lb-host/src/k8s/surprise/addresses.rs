@@ -25,24 +25,24 @@ pub(super) fn cluster_ips(services: &[Placed<Service>], blocks: &[Prefix], probl
 
 /// What is dialled by one address and port, and belongs to two Services (§6.1).
 pub(super) fn claimed_twice(applied: &Manifests, problems: &mut Vec<Problem>) {
-    let mut owners: BTreeMap<(Address, &str, i32), Vec<(String, Claim<'_>)>> = BTreeMap::new();
+    let mut owners: BTreeMap<(Address, &str, i32), Vec<Claim<'_>>> = BTreeMap::new();
     for service in applied.services.iter().filter(|service| service.label(OTHER_PROXY).is_none()) {
         for port in service.object.spec.iter().flat_map(|spec| spec.ports.iter().flatten()) {
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
             for claim in claims(service) {
-                owners.entry((claim.address, protocol, port.port)).or_default().push((service.key(), claim));
+                owners.entry((claim.address, protocol, port.port)).or_default().push(claim);
             }
         }
     }
     for ((address, protocol, port), mut claims) in owners {
         // As the compiler decides, whatever came first.
-        claims.sort_by(|(a, _), (b, _)| a.cmp(b));
+        claims.sort_by_key(|claim| claim.service.key());
         let mut claims = claims.into_iter();
-        let Some((winner, first)) = claims.next() else { continue };
+        let Some(first) = claims.next() else { continue };
+        let winner = first.service.key();
         // Two ClusterIPs are an error, and told as one.
-        let others =
-            claims.filter(|(name, claim)| *name != winner && (claim.class, first.class) != ("ClusterIP", "ClusterIP"));
-        for (_, claim) in others {
+        let both_own = |claim: &Claim<'_>| (claim.class, first.class) == ("ClusterIP", "ClusterIP");
+        for claim in claims.filter(|claim| claim.service.key() != winner && !both_own(claim)) {
             let message = format!(
                 "claims {address}:{port}/{protocol}, which is also the {} of Service {winner} at {}: {winner} has it, \
                  by its name; among kube-proxies it is left to chance (§6.1)",
