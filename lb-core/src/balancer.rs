@@ -323,11 +323,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             return Some(reply.destination_port);
         }
         let start = self.rng.below(u32::from(u16::MAX));
-        let port = ports?
-            .candidates(start)
-            .find(|port| self.is_free(now, original, &Tuple { destination_port: *port, ..reply }))?;
-        self.counters.ports_changed += 1;
-        Some(port)
+        for port in ports?.candidates(start) {
+            self.counters.port_tries += 1;
+            if self.is_free(now, original, &Tuple { destination_port: port, ..reply }) {
+                self.counters.ports_changed += 1;
+                return Some(port);
+            }
+        }
+        None
     }
 
     fn is_free(&mut self, now: Instant, original: &Tuple, reply: &Tuple) -> bool {

@@ -19,6 +19,9 @@ pub struct Counters {
     pub flows_cut: u64,
     /// Flows whose source port was changed so that replies can be told apart.
     pub ports_changed: u64,
+    /// Ports looked at to find those. Much above [`Counters::ports_changed`], ports towards some backend run short: of
+    /// those tried, `ports_changed / port_tries` were free.
+    pub port_tries: u64,
     /// Replies to rejected packets that were not sent, so as not to flood.
     pub replies_limited: u64,
 }
@@ -33,6 +36,7 @@ impl Counters {
             flows_reselected: 0,
             flows_cut: 0,
             ports_changed: 0,
+            port_tries: 0,
             replies_limited: 0,
         }
     }

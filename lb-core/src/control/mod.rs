@@ -128,9 +128,15 @@ impl Control {
         }
     }
 
-    /// Replaces what is known of the node, upon which every service is looked at anew.
+    /// Replaces what is known of the node, upon which every service is looked at anew. Under another key the next delta is
+    /// a full image again, for a table of its own.
     pub fn put_node(&mut self, node: Node) {
         if self.node != node {
+            if self.node.proxy.key != node.proxy.key {
+                // Every directory and Maglev table is another: no delta leads there, a full image does.
+                self.delivered = 0;
+                self.pending = self.segments.keys().map(|id| (*id, None)).collect();
+            }
             self.node = node;
             self.node_changed = true;
             self.changed.extend(self.services.keys().cloned());
