@@ -91,6 +91,14 @@ fn trouble_is_told_on_stderr_with_exit_code_2() {
     let two = format!("{foo}---\n{foo}");
     let assert = lb("get services -f -").write_stdin(two).assert().code(2);
     assert_eq!(String::from_utf8_lossy(&assert.get_output().stderr).matches("error: -:").count(), 2);
+    for scheduler in ["lblc", "lblcr"] {
+        let assert =
+            lb(&format!("get rules -f seed --node worker-1 --scheduler {scheduler}")).assert().code(2).stdout("");
+        let error = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        let expected =
+            "balances caches by destination and kube-proxy's services have none; take one of random, rr, wrr";
+        assert!(error.contains(&format!("{scheduler} {expected}")), "{error}");
+    }
     lb("get").assert().code(2);
     lb("frobnicate").assert().code(2);
     lb("get services -f seed --service-node-port-range 9-1").assert().code(2);

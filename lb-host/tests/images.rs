@@ -149,3 +149,37 @@ fn flags_that_mean_nothing_are_refused() {
         assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
     }
 }
+
+/// A flag that shapes rules would have no effect on compiled ones.
+#[test]
+fn flags_that_shape_rules_do_not_go_with_an_image() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = directory.path().join("rules.img");
+    let image = image.to_str().expect("a path");
+    lb(&["compile", "-f", "seed", "--node", "worker-1", "-o", image]).assert().success();
+    let commands =
+        [&["replay", "seed/walk.pcap"][..], &["explain", "tcp 198.51.100.7:1 -> 203.0.113.10:8081"], &["get", "rules"]];
+    for command in commands {
+        let with = |flags: &str| {
+            let flags = flags.split_whitespace();
+            lb(&command.iter().copied().chain(["--image", image]).chain(flags).collect::<Vec<_>>()).assert()
+        };
+        with("").success();
+        with("--seed 7").success();
+        for flags in [
+            "-f seed",
+            "--node worker-1",
+            "--mode ipvs",
+            "--scheduler rr",
+            "--cluster-cidr 10.244.0.0/16",
+            "--nodeport-addresses all",
+            "--masquerade-all",
+            "--config missing.yaml",
+            "--service-cluster-ip-range 10.0.0.0/8",
+            "--service-node-port-range 1-99",
+        ] {
+            let error = with(flags).code(2).stdout("").get_output().stderr.clone();
+            assert!(String::from_utf8_lossy(&error).contains("cannot be used with"), "{command:?} {flags}");
+        }
+    }
+}

@@ -68,7 +68,7 @@ fn checksums(capture: &[u8], filter: &str) -> BTreeMap<u64, String> {
     let mut arguments =
         vec!["-r", file.path().to_str().unwrap(), "-T", "fields", "-e", "frame.number", "-e", "frame.comment"];
     for preference in
-        ["ip.check_checksum:TRUE", "tcp.check_checksum:TRUE", "udp.check_checksum:TRUE", "sctp.checksum:TRUE"]
+        ["ip.check_checksum:TRUE", "tcp.check_checksum:TRUE", "udp.check_checksum:TRUE", "sctp.checksum:CRC 32c"]
     {
         arguments.extend(["-o", preference]);
     }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use lb_core::control::{Mode, Node};
 use lb_core::pick::Scheduler;
@@ -85,7 +85,7 @@ pub struct NodeArgs {
     #[arg(long, value_parser = PossibleValuesParser::new(Mode::ALL.iter().map(|mode| mode.name)).try_map(|name| settings::mode(&name).ok_or("unknown")))]
     pub mode: Option<Mode>,
     /// How an endpoint is chosen [default: the mode's own]
-    #[arg(long, value_parser = PossibleValuesParser::new(settings::SCHEDULERS.iter().map(|(name, _)| *name)).try_map(|name| settings::scheduler(&name).ok_or("unknown")))]
+    #[arg(long, value_parser = PossibleValuesParser::new(scheduler_names()).try_map(|name| scheduler(&name)))]
     pub scheduler: Option<Scheduler>,
     /// Blocks of Pod addresses: a source inside is a Pod; at most one a family
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = prefix)]
@@ -109,6 +109,20 @@ pub struct NodeArgs {
     #[command(flatten)]
     pub ranges: RangeArgs,
 }
+
+/// The flags that shape rules: nothing is left for them to do where the rules are compiled already.
+pub const RULE_FLAGS: [&str; 10] = [
+    "node",
+    "mode",
+    "scheduler",
+    "cluster_cidr",
+    "nodeport_addresses",
+    "masquerade_all",
+    "config",
+    "strict",
+    "service_cluster_ip_range",
+    "service_node_port_range",
+];
 
 /// A key as it is given on the command line.
 pub type Key = [u8; 16];
@@ -208,6 +222,24 @@ pub enum Output {
     Yaml,
     /// kind/name, one a line
     Name,
+}
+
+/// ipvs' schedulers that kube-proxy's services give nothing to work on.
+const CACHE_SCHEDULERS: [&str; 2] = ["lblc", "lblcr"];
+
+fn scheduler_names() -> impl Iterator<Item = PossibleValue> {
+    let hidden = CACHE_SCHEDULERS.map(|name| PossibleValue::new(name).hide(true));
+    settings::SCHEDULERS.iter().map(|(name, _)| PossibleValue::new(*name)).chain(hidden)
+}
+
+fn scheduler(name: &str) -> Result<Scheduler, String> {
+    settings::scheduler(name).ok_or_else(|| {
+        let names: Vec<_> = settings::SCHEDULERS.iter().map(|(name, _)| *name).collect();
+        format!(
+            "{name} balances caches by destination and kube-proxy's services have none; take one of {}",
+            names.join(", ")
+        )
+    })
 }
 
 pub(super) fn prefix(text: &str) -> Result<Prefix, String> {

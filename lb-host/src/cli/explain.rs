@@ -7,7 +7,7 @@ use clap::Args;
 use lb_core::{Origin, RuleTable, Tuple};
 
 use super::Outcome;
-use super::args::{self, Form, NodeArgs, ObjectArgs};
+use super::args::{self, Form, NodeArgs, ObjectArgs, RULE_FLAGS};
 use super::table;
 use crate::explain::{self, Endpoint, Explanation};
 use crate::{dialled, rules};
@@ -23,7 +23,7 @@ pub(super) struct Explain {
     #[command(flatten)]
     node: NodeArgs,
     /// Compiled rules in place of objects
-    #[arg(long, value_name = "FILE", conflicts_with = "filenames")]
+    #[arg(long, value_name = "FILE", conflicts_with = "filenames", conflicts_with_all = RULE_FLAGS)]
     image: Option<PathBuf>,
     /// It arrives on an interface that only pods use
     #[arg(long)]

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lb_core::RuleTable;
 use serde::Serialize;
 
-use super::args::{self, NodeArgs, ObjectArgs, Output, OutputArgs};
+use super::args::{self, NodeArgs, ObjectArgs, Output, OutputArgs, RULE_FLAGS};
 use super::table::{self, NONE, UNKNOWN, list, short_list};
 use super::{Outcome, warn};
 use crate::k8s::endpoint_controller;
@@ -30,7 +30,7 @@ pub(super) struct Get {
     #[command(flatten)]
     objects: ObjectArgs,
     /// Of `rules`: compiled rules in place of objects
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["filenames", "node"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "filenames", conflicts_with_all = RULE_FLAGS)]
     image: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,

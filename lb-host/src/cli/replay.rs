@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use lb_core::{Balancer, Block, Config, RuleTable, Sizes, blocks};
 
 use super::Outcome;
-use super::args::{self, NodeArgs, ObjectArgs};
+use super::args::{self, NodeArgs, ObjectArgs, RULE_FLAGS};
 use crate::device::capture::Output;
 use crate::replay::{self, Options, Summary, golden};
 use crate::{clock, rules};
@@ -26,7 +26,7 @@ pub(super) struct Replay {
     #[command(flatten)]
     objects: ObjectArgs,
     /// Compiled rules, in place of objects and a node
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["filenames", "node"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "filenames", conflicts_with_all = RULE_FLAGS)]
     image: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+#[allow(dead_code, reason = "each test program takes what it needs")]
+pub(crate) mod tshark;
+
 /// File names and how many packets each holds, as stated in the set's `PROVENANCE.md`.
 pub(crate) const CAPTURES: &[(&str, usize)] = &[
     ("suricata-verify__bug-7725-04__ip_in_ip.pcap", 6),
@@ -64,22 +67,23 @@ pub(crate) const CAPTURES: &[(&str, usize)] = &[
     ("zeek__var-services-std-ports.pcap", 263),
 ];
 
-/// Where the captures are. If they are not there, says so; in CI that is a failure.
+/// Where the captures are. They lie beside the workspace and not in it: a clone has none, in CI neither; that is said.
 pub(crate) fn directory() -> Option<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/pcaps");
-    found(directory.is_dir(), "the real captures (../shared/pcaps beside the workspace)").then_some(directory)
+    if !directory.is_dir() {
+        eprintln!("!!! NOT CHECKED: there are no real captures in ../shared/pcaps beside the workspace");
+        return None;
+    }
+    Some(directory)
 }
 
 /// Whether tshark is installed. If it is not, says so; in CI that is a failure.
 pub(crate) fn tshark() -> bool {
     let version = Command::new("tshark").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    found(version.is_ok_and(|status| status.success()), "tshark (Debian package tshark)")
-}
-
-fn found(is_there: bool, what: &str) -> bool {
+    let is_there = version.is_ok_and(|status| status.success());
     if !is_there {
-        assert!(std::env::var_os("CI").is_none(), "{what} must be there in CI");
-        eprintln!("SKIPPED: {what} not found");
+        assert!(std::env::var_os("CI").is_none(), "tshark (Debian package tshark) must be there in CI");
+        eprintln!("!!! NOT CHECKED: tshark (Debian package tshark) not found");
     }
     is_there
 }
