@@ -37,11 +37,12 @@ pub struct Options<'a> {
     pub log: Option<&'a mut dyn Write>,
 }
 
-/// Why a replay did not come to its end. What was written until then is no whole capture.
+/// Why a replay did not come to its end; the cause is the error's source. What was written until then is no whole
+/// capture.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The input can't be read further.
-    #[error("after {frames} packets: {source}")]
+    #[error("after {frames} packets")]
     Read {
         /// Packets read and replayed before.
         frames: u64,
@@ -49,10 +50,10 @@ pub enum Error {
         source: ReadError,
     },
     /// The output can't be written.
-    #[error("cannot write the output: {0}")]
+    #[error("cannot write the output")]
     Write(#[source] io::Error),
     /// The log can't be written.
-    #[error("cannot write the flow log: {0}")]
+    #[error("cannot write the flow log")]
     Log(#[source] io::Error),
 }
 
