@@ -201,7 +201,8 @@ fn flows_are_logged_when_they_begin_and_end() {
     let expected = serde_json::json!([
         ["new", "1700000000.000000000", 1],
         ["end", "1700000040.000000000", null],
-        ["new", "1700000100.000000000", 4]
+        ["new", "1700000100.000000000", 4],
+        ["open", "1700000100.000000000", null]
     ]);
     // The second begins at its packet, the first's end is noticed then or later.
     let mut sorted: Vec<_> = fields.iter().map(|field| serde_json::json!(field)).collect();
@@ -210,6 +211,8 @@ fn flows_are_logged_when_they_begin_and_end() {
     assert_eq!(lines[0]["original"], "udp 203.0.113.7:5353 -> 198.51.100.80:53");
     assert!(lines[0]["translated"].as_str().unwrap().starts_with("udp 192.0.2.1:"), "masqueraded: {}", lines[0]);
     assert_eq!(lines[0]["masqueraded"], true);
+    let packets = |event: &str| lines.iter().find(|line| line["event"] == event).map(|line| line["packets"].clone());
+    assert_eq!((packets("end"), packets("open")), (Some([3, 0].into()), Some([1, 0].into())));
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) struct Replay {
     /// Make the backend's own reply of each reply that comes from the VIP; what comes out must be what was captured
     #[arg(long)]
     reflect: bool,
-    /// Where to write a line of JSON for every flow that begins or ends
+    /// Where to write a line of JSON for every flow that begins, and one when it ends (`end`) or the capture does (`open`)
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Compare with this output of an earlier replay

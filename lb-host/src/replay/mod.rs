@@ -33,7 +33,7 @@ pub use summary::Summary;
 pub struct Options<'a> {
     /// Whether replies that come from a Vip are replaced by what the backend sent.
     pub reflect: bool,
-    /// Where a line of JSON goes for every flow that begins or ends.
+    /// Where a line of JSON goes for every flow that begins, and one when it ends or the capture does.
     pub log: Option<&'a mut dyn Write>,
 }
 
@@ -339,6 +339,9 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
 
     fn finish(mut self, end: Result<(), Error>) -> Result<Summary, Error> {
         self.log_ends()?;
+        if let Some(log) = &mut self.log {
+            log.open(&self.clock).map_err(Error::Log)?;
+        }
         for (code, count) in self.settled.iter().enumerate().filter(|(_, count)| **count > 0) {
             self.summary.count(code as u8, *count);
         }
