@@ -201,7 +201,8 @@ fn flows_are_logged_when_they_begin_and_end() {
     let expected = serde_json::json!([
         ["new", "1700000000.000000000", 1],
         ["end", "1700000040.000000000", null],
-        ["new", "1700000100.000000000", 4]
+        ["new", "1700000100.000000000", 4],
+        ["open", "1700000100.000000000", null]
     ]);
     // The second begins at its packet, the first's end is noticed then or later.
     let mut sorted: Vec<_> = fields.iter().map(|field| serde_json::json!(field)).collect();
@@ -210,6 +211,8 @@ fn flows_are_logged_when_they_begin_and_end() {
     assert_eq!(lines[0]["original"], "udp 203.0.113.7:5353 -> 198.51.100.80:53");
     assert!(lines[0]["translated"].as_str().unwrap().starts_with("udp 192.0.2.1:"), "masqueraded: {}", lines[0]);
     assert_eq!(lines[0]["masqueraded"], true);
+    let packets = |event: &str| lines.iter().find(|line| line["event"] == event).map(|line| line["packets"].clone());
+    assert_eq!((packets("end"), packets("open")), (Some([3, 0].into()), Some([1, 0].into())));
 }
 
 #[test]
@@ -341,25 +344,124 @@ fn what_cannot_be_done_leaves_nothing_behind() {
     let (directory, input) = directory();
     fs::write(directory.path().join("cut.pcapng"), &input[..input.len() - 9]).unwrap();
     fs::write(directory.path().join("empty.pcap"), []).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&input).unwrap();
+    let gzip = gzip.finish().unwrap();
+    fs::write(directory.path().join("cut.gz"), &gzip[..gzip.len() / 2]).unwrap();
+    fs::write(directory.path().join("bad.zst"), [0x28, 0xb5, 0x2f, 0xfd, 0xff, 0xff, 0xff, 0xff]).unwrap();
+    fs::write(directory.path().join("kept"), "what was there").unwrap();
+    fs::hard_link(directory.path().join("in.pcapng"), directory.path().join("linked")).unwrap();
     let names = listing(directory.path());
     for (what, arguments, message) in [
-        ("cut input", &["cut.pcapng", "-o", "out", "--log", "log"][..], "cut.pcapng: after 39 packets: offset "),
-        ("empty input", &["empty.pcap", "-o", "out"], "empty.pcap: after 0 packets: offset 0: the file is empty"),
-        ("missing input", &["missing.pcap", "-o", "out"], "missing.pcap: "),
+        ("cut input", &["cut.pcapng", "-o", "kept", "--log", "log"][..], "cut.pcapng: after 39 packets: offset "),
+        ("empty input", &["empty.pcap", "-o", "kept"], "empty.pcap: after 0 packets: offset 0: the file is empty"),
+        ("missing input", &["missing.pcap", "-o", "out"], "cannot read missing.pcap: No such file or directory"),
+        ("a directory as input", &[".", "-o", "out"], "cannot read .: is a directory"),
         ("no capture", &["objects.yaml", "-o", "out"], "objects.yaml: after 0 packets: offset 0: not a capture"),
-        ("no such directory", &["in.pcapng", "-o", "missing/out"], "cannot write missing/out: "),
-        ("a directory", &["in.pcapng", "-o", "."], "cannot write .: "),
-        ("a full disk", &["in.pcapng", "-o", "/dev/full"], "/dev/full: "),
-        ("a full disk for the log", &["in.pcapng", "-o", "out", "--log", "/dev/full"], "/dev/full"),
-        ("a golden file that is none", &["in.pcapng", "-o", "out", "--expect", "objects.yaml"], "objects.yaml: "),
+        ("cut gzip", &["cut.gz", "-o", "kept"], "can't be read or decompressed further; was the file copied whole?: "),
+        ("bad zstd", &["bad.zst", "-o", "out"], "was the file copied whole?: not valid Zstandard: "),
+        (
+            "no such directory",
+            &["in.pcapng", "-o", "missing/out"],
+            "cannot write missing/out: No such file or directory",
+        ),
+        (
+            "the same for a log",
+            &["in.pcapng", "-o", "kept", "--log", "missing/log"],
+            "cannot write missing/log: No such",
+        ),
+        (
+            "noticed before the capture is read",
+            &["cut.pcapng", "-o", "missing/out"],
+            "cannot write missing/out: No such",
+        ),
+        (
+            "noticed beside a golden file, too",
+            &["in.pcapng", "-o", "missing/out", "--expect", "golden", "--update"],
+            "cannot write missing/out: No such",
+        ),
+        ("a directory", &["in.pcapng", "-o", "."], "cannot write .: is a directory"),
+        ("a full disk", &["in.pcapng", "-o", "/dev/full"], "cannot write /dev/full: No space left"),
+        ("a full disk for the log", &["in.pcapng", "-o", "kept", "--log", "/dev/full"], "cannot write /dev/full: No"),
+        (
+            "blessed last",
+            &["in.pcapng", "-o", "/dev/full", "--expect", "kept", "--update"],
+            "cannot write /dev/full: No space left",
+        ),
+        ("a golden file that is none", &["in.pcapng", "-o", "kept", "--expect", "bad.zst"], "bad.zst: is not"),
+        ("an empty golden file", &["in.pcapng", "-o", "kept", "--expect", "empty.pcap"], "--update makes it anew"),
+        (
+            "a cut golden file",
+            &["in.pcapng", "-o", "kept", "--expect", "cut.pcapng"],
+            "cut.pcapng: is not the whole output",
+        ),
         ("update of nothing", &["in.pcapng", "--update"], "--expect"),
+        ("over the capture", &["in.pcapng", "-o", "in.pcapng"], "-o in.pcapng are the same file"),
+        ("over the capture by a link", &["in.pcapng", "-o", "linked"], "-o linked are the same file"),
+        ("over the objects", &["in.pcapng", "--log", "./objects.yaml"], "--log ./objects.yaml are the same file"),
+        ("a log in the output", &["in.pcapng", "-o", "out", "--log", "./out"], "--log ./out are the same file"),
+        ("all to standard output", &["in.pcapng", "-o", "-", "--log", "-"], "--log - are the same file"),
+        ("golden is the output", &["in.pcapng", "-o", "kept", "--expect", "kept"], "--expect kept are the same file"),
+        (
+            "golden is the capture",
+            &["in.pcapng", "--expect", "in.pcapng", "--update"],
+            "are the same file; give --expect",
+        ),
+        (
+            "more flows than memory",
+            &["in.pcapng", "-o", "kept", "--flows", "268435456"],
+            "268435456 flows of each family need ",
+        ),
     ] {
         let output = lb(directory.path(), arguments, &[]);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{what}: {stderr}");
         assert!(stderr.contains(message), "{what}: {stderr}");
+        assert!(!stderr.contains(".lb-"), "{what}: a temporary name: {stderr}");
+        // Nothing is said twice.
+        let parts: Vec<_> = stderr.trim_end().split(": ").collect();
+        assert!((1..parts.len()).all(|at| !parts[..at].contains(&parts[at])), "{what}: {stderr}");
         assert_eq!(listing(directory.path()), names, "{what}");
+        assert_eq!(fs::read(directory.path().join("kept")).unwrap(), b"what was there", "{what}");
+        assert!(fs::read(directory.path().join("in.pcapng")).unwrap() == input, "{what}");
     }
+}
+
+#[test]
+fn a_full_standard_output_is_named() {
+    let (directory, _) = directory();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_lb"))
+        .args(["replay", "in.pcapng", "-f", "objects.yaml", "--node", "node"])
+        .current_dir(directory.path())
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr, "error: cannot write standard output: No space left on device (os error 28)\n");
+}
+
+/// A later fragment of a reply whose first is long forgotten is held for ever: what came out is not what was captured.
+#[test]
+fn a_contradiction_is_not_blessed() {
+    let (directory, _) = directory();
+    // Addresses and ports change places; the checksums stay right.
+    let (mut first, mut later) = (first_fragment(3), fragment(3));
+    first[12..20].rotate_left(4);
+    first[20..24].rotate_left(2);
+    later[12..20].rotate_left(4);
+    let packets = [(0, question()), (1, first), (120, later)];
+    let input = capture(packets.map(|(second, packet)| (START + second * 1_000_000_000, link::RAW, packet)));
+    fs::write(directory.path().join("in.pcapng"), &input).unwrap();
+    fs::write(directory.path().join("golden"), "blessed once").unwrap();
+    let arguments = ["in.pcapng", "--reflect", "-o", "out", "--log", "log", "--expect", "golden", "--update"];
+    let output = lb(directory.path(), &arguments, &[]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("golden: not blessed, and nothing else written: 1 of 2 reflected replies"), "{stderr}");
+    assert_eq!(listing(directory.path()), ["golden", "in.pcapng", "objects.yaml"]);
+    assert_eq!(fs::read(directory.path().join("golden")).unwrap(), b"blessed once");
 }
 
 /// Any reader of captures can be wrong about damage; none may panic on it. Every byte of a capture is broken once.

@@ -76,7 +76,7 @@ pub enum Outcome {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     // Rust programs ignore SIGPIPE, so that a closed pipe is an error like any other: told apart below.
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = std::io::BufWriter::new(Standard(std::io::stdout().lock()));
     let result = Cli::parse().command.run(&mut out).and_then(|outcome| Ok(out.flush().map(|()| outcome)?));
     match result {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
@@ -86,6 +86,25 @@ pub fn main() -> ExitCode {
             print_error(&error);
             ExitCode::from(2)
         }
+    }
+}
+
+/// Standard output, whose errors say that they are its.
+struct Standard<'a>(std::io::StdoutLock<'a>);
+
+impl Standard<'_> {
+    fn named<T>(written: std::io::Result<T>) -> std::io::Result<T> {
+        written.map_err(|error| std::io::Error::new(error.kind(), format!("cannot write standard output: {error}")))
+    }
+}
+
+impl Write for Standard<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Self::named(self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Self::named(self.0.flush())
     }
 }
 

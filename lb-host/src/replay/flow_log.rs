@@ -1,4 +1,4 @@
-//! One line of JSON for every flow that begins and every flow that ends.
+//! One line of JSON for every flow that begins, and one when it ends: `end`, or `open` if the capture ends first.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -59,6 +59,14 @@ impl<'a> FlowLog<'a> {
             self.live.extract_if(|original, live| is_over(original, live)).map(|(_, (_, flow))| flow).collect();
         ended.sort_unstable_by_key(|flow| (flow.deadline.min(clock.now), flow.original));
         ended.iter().try_for_each(|flow| self.end(clock, flow))
+    }
+
+    /// Writes the flows that are still there when the capture is over, with the time of its end.
+    pub(super) fn open(&mut self, clock: &Clock) -> io::Result<()> {
+        let mut open: Vec<Flow> = self.live.drain().map(|(_, (_, flow))| flow).collect();
+        open.sort_unstable_by_key(|flow| flow.original);
+        let time = clock.capture_time(clock.now);
+        open.iter().try_for_each(|flow| self.line("open", time, flow, None, Some(flow.packets)))
     }
 
     fn end(&mut self, clock: &Clock, flow: &Flow) -> io::Result<()> {

@@ -33,15 +33,16 @@ pub use summary::Summary;
 pub struct Options<'a> {
     /// Whether replies that come from a Vip are replaced by what the backend sent.
     pub reflect: bool,
-    /// Where a line of JSON goes for every flow that begins or ends.
+    /// Where a line of JSON goes for every flow that begins, and one when it ends or the capture does.
     pub log: Option<&'a mut dyn Write>,
 }
 
-/// Why a replay did not come to its end. What was written until then is no whole capture.
+/// Why a replay did not come to its end; the cause is the error's source. What was written until then is no whole
+/// capture.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The input can't be read further.
-    #[error("after {frames} packets: {source}")]
+    #[error("after {frames} packets")]
     Read {
         /// Packets read and replayed before.
         frames: u64,
@@ -49,10 +50,10 @@ pub enum Error {
         source: ReadError,
     },
     /// The output can't be written.
-    #[error("cannot write the output: {0}")]
+    #[error("cannot write the output")]
     Write(#[source] io::Error),
     /// The log can't be written.
-    #[error("cannot write the flow log: {0}")]
+    #[error("cannot write the flow log")]
     Log(#[source] io::Error),
 }
 
@@ -338,6 +339,9 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
 
     fn finish(mut self, end: Result<(), Error>) -> Result<Summary, Error> {
         self.log_ends()?;
+        if let Some(log) = &mut self.log {
+            log.open(&self.clock).map_err(Error::Log)?;
+        }
         for (code, count) in self.settled.iter().enumerate().filter(|(_, count)| **count > 0) {
             self.summary.count(code as u8, *count);
         }

@@ -49,11 +49,16 @@ impl<R: BufRead> Zstandard<R> {
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
                     io::copy(&mut self.source.by_ref().take(length.into()), &mut io::sink())?;
                 }
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                Err(error) => return Err(invalid(&error)),
             }
         }
         Ok(false)
     }
+}
+
+/// In words: the decoder's errors tell their own causes.
+fn invalid(error: &FrameDecoderError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("not valid Zstandard: {error}"))
 }
 
 impl<R: BufRead> Read for Zstandard<R> {
@@ -65,9 +70,7 @@ impl<R: BufRead> Read for Zstandard<R> {
                 }
             } else {
                 let one = BlockDecodingStrategy::UptoBlocks(1);
-                self.frame
-                    .decode_blocks(&mut self.source, one)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                self.frame.decode_blocks(&mut self.source, one).map_err(|error| invalid(&error))?;
             }
         }
         self.frame.read(out)

@@ -72,7 +72,7 @@ pub enum ReadError {
         what: String,
     },
     /// The file could not be read or decompressed further.
-    #[error("offset {offset}: {source}")]
+    #[error("offset {offset}: can't be read or decompressed further; was the file copied whole?")]
     Io {
         /// How far it was read.
         offset: u64,

@@ -43,7 +43,8 @@ impl Output {
             .prefix(".lb-")
             // As any new file: what the umask leaves of it.
             .permissions(existing.unwrap_or_else(|| Permissions::from_mode(0o666)))
-            .tempfile_in(directory)?;
+            .tempfile_in(directory)
+            .map_err(|error| without_place(&error))?;
         Ok(Self(Kind::Beside { temporary: BufWriter::with_capacity(BUFFER, temporary), path }))
     }
 
@@ -53,7 +54,7 @@ impl Output {
             Kind::Stream(mut stream) => stream.flush(),
             Kind::Beside { temporary, path } => {
                 let temporary = temporary.into_inner().map_err(io::IntoInnerError::into_error)?;
-                temporary.persist(path).map_err(|error| error.error)?;
+                temporary.persist(path).map_err(|error| without_place(&error.error))?;
                 Ok(())
             }
         }
@@ -62,6 +63,12 @@ impl Output {
     fn stream(inner: Box<dyn Write>) -> Self {
         Self(Kind::Stream(BufWriter::with_capacity(BUFFER, inner)))
     }
+}
+
+/// What the system said alone: tempfile adds a name that is gone and that nobody gave.
+fn without_place(error: &io::Error) -> io::Error {
+    let text = error.to_string();
+    io::Error::new(error.kind(), text.split(" at path ").next().unwrap_or(&text))
 }
 
 impl Write for Output {
