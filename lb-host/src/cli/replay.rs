@@ -90,7 +90,7 @@ impl Replay {
             false => Box::new(open(&self.input)?),
         };
         let golden = self.expect.as_deref().filter(|_| !self.update);
-        let golden = golden.map(|path| Golden::open(path)).transpose()?;
+        let golden = golden.map(Golden::open).transpose()?;
         let blessed = self.expect.as_deref().filter(|_| self.update);
         let mut produced = Produced {
             output: self.output.as_deref().map(Target::create).transpose()?,
