@@ -6,7 +6,9 @@
 //! ```
 
 mod error;
+mod fragment;
 mod limiter;
+mod relate;
 mod share;
 
 use core::time::Duration;
@@ -14,7 +16,7 @@ use core::time::Duration;
 use crate::config::{Config, Sizes};
 use crate::counters::Counters;
 use crate::flow::affinity::{AffinityTable, Visitor};
-use crate::flow::fragments::{FragmentTable, Piece, Placed};
+use crate::flow::fragments::FragmentTable;
 use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Signal, State, Ticks, table};
 use crate::hash::Key;
 use crate::memory::Block;
@@ -24,9 +26,9 @@ use crate::pick::Chooser;
 use crate::rng::Rng;
 use crate::rules::{ApplyError, Backend, Fate, Pool, RuleTable, node};
 use crate::time::Instant;
-use crate::tuple::{Address, Family, Protocol, Tuple};
-use crate::verdict::{Datagram, DropReason, RejectReason, Verdict};
-use crate::wire::{self, Content, Headers, Malformed, Quoted};
+use crate::tuple::{Address, Tuple};
+use crate::verdict::{DropReason, RejectReason, Verdict};
+use crate::wire::{self, Content, Headers, Malformed};
 use limiter::Limiter;
 
 pub use error::{ConfigError, RestoreError};
@@ -371,48 +373,6 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         Some(self.flows.tuple(flow, other)?.reversed())
     }
 
-    /// An ICMP error travels the way opposite to the packet it quotes, and is translated as a packet of
-    /// that way: outside, and in what it quotes (SEMANTICS §11.8). As Linux has it, a router's address
-    /// gives way to the Vip's towards the client, so that nothing behind the Vip shows.
-    fn relate(&mut self, now: Instant, packet: &mut Packet<'_>, headers: &Headers, mut quoted: Quoted) -> Verdict {
-        quoted.tuple.zone = packet.meta.zone;
-        let answered = quoted.tuple.reversed();
-        let Some((flow, direction)) = self.find_live(now, &answered) else {
-            return if self.dials_a_service(&answered) {
-                Verdict::Drop(DropReason::UnrelatedError)
-            } else {
-                self.unported(packet, headers)
-            };
-        };
-        let stale =
-            self.recheck(flow).is_none() || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
-        let (Some(to), Some((original, reply))) = (self.translated(flow, direction), self.flows.tuples(flow)) else {
-            return Verdict::Drop(DropReason::StaleFlow);
-        };
-        if stale && direction == Direction::Reply {
-            return Verdict::Drop(DropReason::StaleFlow);
-        }
-        let source_changed = (original.source, original.source_port) != (reply.destination, reply.destination_port);
-        let (source, destination) = match direction {
-            Direction::Original if source_changed => (to.source, to.destination),
-            Direction::Original => (headers.tuple.source, to.destination),
-            Direction::Reply if source_changed => (to.source, to.destination),
-            Direction::Reply => (to.source, headers.tuple.destination),
-        };
-        match nat::rewrite_error(
-            packet.data,
-            headers,
-            &quoted,
-            source,
-            destination,
-            &to.reversed(),
-            packet.meta.checksum,
-        ) {
-            Ok(()) => Verdict::Forward { flow, direction },
-            Err(_) => Verdict::Drop(DropReason::UntranslatableSctp),
-        }
-    }
-
     /// A packet without ports can't be a flow's; its destination may still be a service's.
     fn unported(&mut self, packet: &Packet<'_>, headers: &Headers) -> Verdict {
         match self.rules.decide(&headers.tuple, packet.meta.origin).fate {
@@ -421,56 +381,6 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Fate::Drop(reason) => Verdict::Drop(reason),
             Fate::Reject(reason) => Verdict::Reject(reason),
         }
-    }
-
-    /// Finds a fragment's protocol and ports: those of its datagram's first.
-    fn place(&mut self, now: Instant, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), Verdict> {
-        let Some(fragment) = headers.fragment else { return Ok(()) };
-        let tuple = &headers.tuple;
-        // RFC 791 §2.3 names a datagram by its protocol too. RFC 8200 §4.5 does not, as a later fragment's
-        // header names what the first one's payload begins with, which may be another extension header.
-        let protocol = match tuple.source.family() {
-            Family::V4 if !tuple.protocol.has_ports() => return Ok(()),
-            Family::V4 => tuple.protocol,
-            Family::V6 => Protocol(0),
-        };
-        let datagram = Tuple { source_port: 0, destination_port: 0, protocol, ..*tuple };
-        let first = fragment.offset == 0;
-        let piece = Piece {
-            name: self.key.datagram(&datagram, fragment.identification),
-            offset: fragment.offset,
-            length: fragment.length,
-            more: fragment.more,
-            first: first.then_some((tuple.protocol, tuple.source_port, tuple.destination_port)),
-        };
-        let may_be_ours = first || self.may_be_ours(tuple);
-        let placed = self.fragments.place(Ticks::at(now), self.fragment_lifetime, &piece, may_be_ours);
-        let name = Datagram(piece.name);
-        if let Placed::Known { first, .. } | Placed::Overlap { first } = placed {
-            (headers.tuple.protocol, headers.tuple.source_port, headers.tuple.destination_port) = first;
-        }
-        let ours = || self.flows.find(&headers.tuple).is_some() || self.dials_a_service(&headers.tuple);
-        match placed {
-            Placed::Known { releases, .. } => {
-                packet.releases = releases.then_some(name);
-                Ok(())
-            }
-            Placed::Early if may_be_ours => Err(Verdict::Hold(name)),
-            Placed::Overlap { .. } if ours() => Err(Verdict::Drop(DropReason::FragmentOverlap)),
-            Placed::Full if may_be_ours && (!first || ours()) => Err(Verdict::Drop(DropReason::FragmentTableFull)),
-            // Of no service: what its receiver makes of it is the receiver's business.
-            Placed::Early | Placed::Overlap { .. } | Placed::Full => Err(Verdict::Pass),
-        }
-    }
-
-    fn dials_a_service(&self, tuple: &Tuple) -> bool {
-        self.rules.node().is_some_and(|node| self.rules.owner(tuple, &node).is_some())
-    }
-
-    /// Whether a fragment without ports may be of a flow, or dial a service. Backends' replies have any
-    /// addresses, so once there has been a flow every fragment may.
-    fn may_be_ours(&self, tuple: &Tuple) -> bool {
-        self.flows.has_had(tuple.source.family()) || self.rules.may_be_dialled(tuple.destination)
     }
 
     /// Writes the ICMP error that answers a rejected packet into `out`, as a packet of the same link, and

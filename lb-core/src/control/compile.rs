@@ -236,11 +236,8 @@ fn addresses(node: &Node, on_loopback: &[Prefix]) -> Vec<(Prefix, u8)> {
         NodePortAddresses::Primary => primary(address.family()) == Some(address),
         NodePortAddresses::Inside(blocks) => {
             let mut own_family = blocks.iter().filter(|block| block.address().family() == address.family()).peekable();
-            match own_family.peek() {
-                // §9.2: no block of this family leaves it at the mode's default.
-                None => !proxy.mode.primary_node_ports || primary(address.family()) == Some(address),
-                Some(_) => own_family.any(|block| block.contains(address)),
-            }
+            // §9.2: no block of this family means all of it.
+            own_family.peek().is_none() || own_family.any(|block| block.contains(address))
         }
     };
     let rejects = if proxy.mode.rejects_everywhere { node::address::REJECTS } else { 0 };

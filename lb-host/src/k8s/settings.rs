@@ -143,7 +143,7 @@ impl Settings {
     /// SEMANTICS §9.1, §9.2: a family that no block is of gets all of its addresses.
     fn node_port_addresses(&self, addresses: &[Address]) -> NodePortAddresses {
         match self.node_port_addresses.as_slice() {
-            [] if self.mode.name == Mode::NFTABLES.name => NodePortAddresses::Primary,
+            [] if self.mode.primary_node_ports => NodePortAddresses::Primary,
             [] => NodePortAddresses::All,
             [NodePortEntry::Primary] => NodePortAddresses::Primary,
             entries if entries.contains(&NodePortEntry::All) => NodePortAddresses::All,
