@@ -198,7 +198,9 @@ pub(crate) fn because(decision: &Decision<'_>) -> String {
         return match decision.fate {
             Fate::Drop(reason) => reason.explanation().to_owned(),
             Fate::Reject(reason) => reason.explanation().to_owned(),
-            Fate::Accept => "the address is a service's, bound to the node, which answers itself (§14.3)".to_owned(),
+            Fate::Accept => {
+                "the node answers itself: a health check (§10.5), or a ping of a service's address (§14.3)".to_owned()
+            }
             _ => "no service has this address, port and protocol (§6.1, §6.6)".to_owned(),
         };
     };

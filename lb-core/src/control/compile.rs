@@ -165,7 +165,8 @@ fn pad(bytes: &mut Vec<u8>) {
 }
 
 /// The bytes of the node's section: the mode's table, and what holds for all services.
-pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
+/// `health_checks` are the ports that services are checked on, rising.
+pub(super) fn node_section(node: &Node, health_checks: &[u16]) -> Result<Vec<u8>, CompileError> {
     let proxy = &node.proxy;
     let count =
         |what, count: usize| u16::try_from(count).map_err(|_| CompileError::TooMany { of: node.name.clone(), what });
@@ -199,6 +200,8 @@ pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
     put_u16(&mut bytes, 82, count("addresses", addresses.len())?);
     put_u16(&mut bytes, 84, count("service CIDRs", proxy.service_cidrs.len())?);
     put_u16(&mut bytes, 86, count("masquerade addresses", masquerades.len())?);
+    let health_checks = if proxy.mode.accepts_health_checks { health_checks } else { &[] };
+    put_u16(&mut bytes, 88, count("health check ports", health_checks.len())?);
     sources.iter().for_each(|block| push_prefix(&mut bytes, *block, 0));
     addresses.iter().for_each(|(block, facts)| push_prefix(&mut bytes, *block, *facts));
     proxy.service_cidrs.iter().for_each(|block| push_prefix(&mut bytes, *block, 0));
@@ -206,6 +209,7 @@ pub(super) fn node_section(node: &Node) -> Result<Vec<u8>, CompileError> {
         push_prefix(&mut bytes, block, 0);
         bytes.extend(address.bits().to_le_bytes());
     }
+    push_numbers(&mut bytes, health_checks);
     let length = bytes.len() as u32;
     put_u32(&mut bytes, 0, length);
     Ok(bytes)

@@ -40,6 +40,8 @@ pub struct Control {
     /// Services to be looked at anew.
     changed: BTreeSet<Label>,
     node_changed: bool,
+    /// Ports on which the node answers health checks, and for how many services.
+    health_checks: BTreeMap<u16, usize>,
     /// Segments that are not as they were at the last delta, and what their fingerprint was then.
     pending: BTreeMap<u64, Option<u64>>,
     fingerprint: u64,
@@ -83,6 +85,7 @@ impl Control {
             node_section: Box::default(),
             changed: BTreeSet::new(),
             node_changed: true,
+            health_checks: BTreeMap::new(),
             pending: BTreeMap::new(),
             fingerprint: 0,
             delivered: 0,
@@ -94,16 +97,34 @@ impl Control {
         let known = self.services.entry(service.name.clone()).or_default();
         if known.service.as_ref() != Some(&service) {
             self.changed.insert(service.name.clone());
-            known.service = Some(service);
+            let port = service.health_check_port;
+            let before = known.service.replace(service).and_then(|before| before.health_check_port);
+            self.count_health_checks(before, port);
         }
     }
 
     /// Takes a service out; its slices stay, for a service of that name to come.
     pub fn remove_service(&mut self, name: &Label) {
         if let Some(known) = self.services.get_mut(name) {
-            known.service = None;
+            let before = known.service.take().and_then(|before| before.health_check_port);
             self.changed.insert(name.clone());
+            self.count_health_checks(before, None);
         }
+    }
+
+    /// Takes note that a service's health check port was `before` and is `now`.
+    fn count_health_checks(&mut self, before: Option<u16>, now: Option<u16>) {
+        if before == now {
+            return;
+        }
+        if let Some(port) = now {
+            *self.health_checks.entry(port).or_insert(0) += 1;
+        }
+        if let Some(services) = before.and_then(|port| self.health_checks.get_mut(&port)) {
+            *services -= 1;
+        }
+        self.health_checks.retain(|_, services| *services > 0);
+        self.node_changed = true;
     }
 
     /// Adds a slice, or replaces the one of its name.
@@ -208,7 +229,8 @@ impl Control {
     /// Brings the segments up to the objects.
     fn settle(&mut self) -> Result<(), CompileError> {
         if self.node_changed {
-            let section = compile::node_section(&self.node)?;
+            let health_checks: Vec<u16> = self.health_checks.keys().copied().collect();
+            let section = compile::node_section(&self.node, &health_checks)?;
             self.replace(0, Some(Compiled { bytes: section.into(), label: self.node.name.clone() }));
             self.node_changed = false;
         }

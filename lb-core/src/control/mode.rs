@@ -24,6 +24,8 @@ pub struct Mode {
     pub(super) flags: u32,
     /// Can open node ports on IPv4 loopback (§9.5).
     pub(super) localhost_node_ports: bool,
+    /// Lets health checks in on their own ports (§10.5).
+    pub(super) accepts_health_checks: bool,
     /// Rejects node ports without endpoints on all of the node's addresses (§6.9).
     pub(super) rejects_everywhere: bool,
     /// Sends traffic from inside to an external address past its Local policy (§7.4).
@@ -62,6 +64,7 @@ impl Mode {
         source_ranges: true,
         flags: 0,
         localhost_node_ports: true,
+        accepts_health_checks: true,
         rejects_everywhere: true,
         short_circuit: true,
         masquerades_cluster_ips: true,
@@ -76,6 +79,7 @@ impl Mode {
         name: "nftables",
         primary_node_ports: true,
         flags: flag::REJECT_UNMATCHED | flag::DROP_UNALLOCATED | flag::FIREWALL_FIRST,
+        accepts_health_checks: false,
         localhost_node_ports: false,
         rejects_everywhere: false,
         own_external_unserved: Unserved::Reject,
@@ -109,6 +113,7 @@ impl Mode {
         endpoints: EndpointRule::Windows,
         source_ranges: false,
         flags: flag::NO_HAIRPIN,
+        accepts_health_checks: false,
         localhost_node_ports: false,
         rejects_everywhere: false,
         short_circuit: false,
@@ -128,6 +133,7 @@ impl Mode {
         endpoints: EndpointRule::Ready,
         source_ranges: false,
         flags: flag::PUNT,
+        accepts_health_checks: false,
         rejects_everywhere: false,
         ..Self::IPTABLES
     };

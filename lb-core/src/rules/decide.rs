@@ -128,12 +128,16 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         if node.has(node::flag::LOOPBACK_GUARD) && is_guarded(destination, source) {
             return Fate::Drop(DropReason::LoopbackGuard);
         }
+        let own = || node.address(destination) & node::address::OWN != 0;
+        // §10.5: whatever the addresses that node ports are open on.
+        if tuple.protocol == Protocol::TCP && own() && node.checks_health(tuple.destination_port) {
+            return Fate::Accept;
+        }
         let cluster_ip = || self.ask(Question::ClusterIp(destination)).is_some();
         if node.has(node::flag::REJECT_UNMATCHED) && cluster_ip() {
             return Fate::Reject(RejectReason::UnmatchedPort);
         }
         let bound = || cluster_ip() || self.ask(Question::OtherIp(destination)).is_some();
-        let own = || node.address(destination) & node::address::OWN != 0;
         if node.has(node::flag::BOUND_VIPS) && bound() && !own() {
             return match tuple.protocol {
                 Protocol::ICMP | Protocol::ICMPV6 => Fate::Accept,

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  0        4       8         40        72      76      78     80        82          84     86           96
-//!  | length | flags | rows v4 | rows v6 | stale | first | last | sources | addresses | CIDRs | masquerade | unused |
+//!  | length | flags | rows v4 | rows v6 | stale | first | last | sources | addresses | CIDRs | masquerade | health |
 //! ```
 //! then the detector's sources, the node's addresses, the service CIDRs (20 bytes each: address, prefix
-//! length, facts), and the masquerade addresses (36 bytes each: prefix, address).
+//! length, facts), the masquerade addresses (36 bytes each: prefix, address), and the
+//! health check ports (16 bits each, padded to four bytes).
 
 use super::bytes::{u8_at, u16_at, u32_at, u128_at};
-use super::segment::{PREFIX, VipClass, prefix, prefixes};
+use super::segment::{PREFIX, VipClass, padded, prefix, prefixes};
 use crate::tuple::{Address, Family, Prefix, Protocol};
 
 /// Bytes before the lists.
@@ -218,8 +219,17 @@ impl<'r> NodeRules<'r> {
         self.cidrs() + self.count(84) * PREFIX
     }
 
-    fn end(&self) -> usize {
+    fn health_checks(&self) -> usize {
         self.masquerades() + self.count(86) * MASQUERADE
+    }
+
+    fn end(&self) -> usize {
+        self.health_checks() + padded(self.count(88) * 2)
+    }
+
+    /// Whether the node answers load balancers' health checks on this TCP port (SEMANTICS §10.5).
+    pub(super) fn checks_health(&self, port: u16) -> bool {
+        (0..self.count(88)).any(|i| u16_at(self.bytes, self.health_checks() + i * 2) == Some(port))
     }
 
     /// What is known of this address as one of the node's: bits of [`address`].
