@@ -217,6 +217,15 @@ fn a_dropped_first_fragment_moves_nothing() {
     }
 }
 
+/// Nor does one of no service that came before it let a flow's own first fragment out untranslated.
+#[test]
+fn a_first_fragment_of_no_service_hides_none_of_a_flow() {
+    let cut = |to: &str| fragments(&frame_with("udp", CLIENT, to, &payload()), &[1208], 77);
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    let (_, words) = through(&mut lab, &[cut("10.96.0.10:9999")[0].clone(), cut(DNS)[0].clone()]);
+    assert_eq!(words, ["pass", "fragment-overlap"]);
+}
+
 /// What dials no service and can be no reply is the business of its receiver: overlapping, early or in numbers.
 #[test]
 fn fragments_of_no_service_pass_whatever_they_are() {

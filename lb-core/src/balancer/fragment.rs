@@ -38,10 +38,13 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         let may_be_ours = first || self.may_be_ours(tuple);
         let placed = self.fragments.place(Ticks::at(now), self.fragment_lifetime, &piece, may_be_ours);
         let name = Datagram(piece.name);
+        // What it shows itself counts as well as what the datagram's first one showed: the two may differ.
+        let own = headers.tuple;
         if let Placed::Known { first, .. } | Placed::Overlap { first } = placed {
             (headers.tuple.protocol, headers.tuple.source_port, headers.tuple.destination_port) = first;
         }
-        let ours = || self.flows.find(&headers.tuple).is_some() || self.dials_a_service(&headers.tuple);
+        let is_ours = |tuple: &Tuple| self.flows.find(tuple).is_some() || self.dials_a_service(tuple);
+        let ours = || is_ours(&headers.tuple) || is_ours(&own);
         match placed {
             Placed::Known { releases, .. } => {
                 packet.releases = releases.then_some(name);
