@@ -6,19 +6,21 @@
 //! ```
 
 mod error;
+mod express;
 mod fragment;
 mod limiter;
 mod relate;
 mod share;
 
+use core::hint::black_box;
 use core::time::Duration;
 
 use crate::config::{Config, Sizes};
 use crate::counters::Counters;
 use crate::flow::affinity::{AffinityTable, Visitor};
 use crate::flow::fragments::FragmentTable;
-use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Signal, State, Ticks, table};
-use crate::hash::Key;
+use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Name, Signal, State, Ticks, table};
+use crate::hash::{Key, TupleHash};
 use crate::memory::Block;
 use crate::nat::{self, PortRange};
 use crate::packet::Packet;
@@ -26,13 +28,19 @@ use crate::pick::Chooser;
 use crate::rng::Rng;
 use crate::rules::{ApplyError, Backend, Fate, Pool, RuleTable, node};
 use crate::time::Instant;
+use crate::tuple::packed::Packed;
 use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, RejectReason, Verdict};
-use crate::wire::{self, Content, Headers, Malformed};
+use crate::wire::plain::Plain;
+use crate::wire::{self, Content, Headers, Malformed, TcpFlags};
+use express::signal_of;
 use limiter::Limiter;
 
 pub use error::{ConfigError, RestoreError};
 pub use share::blocks;
+
+/// Packets that go through the stages of a batch together.
+const CHUNK: usize = 32;
 
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {
@@ -48,8 +56,9 @@ pub struct Balancer<'m, M> {
     fragment_lifetime: u32,
     replies: Limiter,
     counters: Counters,
-    /// The latest time that a call brought.
+    /// The latest time that a call brought, and the tick that it falls in.
     now: Instant,
+    ticks: Ticks,
 }
 
 impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
@@ -68,10 +77,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         }
         let short = ConfigError::Memory { needed: share::blocks(sizes) };
         let parts = share::split(memory, sizes).ok_or(short)?;
-        let key = Key::new(&config.hash_key);
+        let (key, hash) = (Key::new(&config.hash_key), TupleHash::new(&config.hash_key));
         Ok(Self {
             rules,
-            flows: FlowTable::new(key, parts.flows, parts.loads, sizes.v4_flows, sizes.v6_flows).ok_or(short)?,
+            flows: FlowTable::new(hash, parts.flows, parts.loads, sizes.v4_flows, sizes.v6_flows).ok_or(short)?,
             fragments: FragmentTable::new(parts.fragments),
             affinity: AffinityTable::new(parts.affinity),
             cursors: parts.cursors,
@@ -82,66 +91,124 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             replies: Limiter::new(config.replies_per_second),
             counters: Counters::new(),
             now: Instant::ORIGIN,
+            ticks: Ticks::at(Instant::ORIGIN),
         })
     }
 
     /// Judges one packet, and rewrites it in place if the verdict is [`Verdict::Forward`]; any other
     /// verdict leaves the bytes alone. The verdict is also left in the packet.
     pub fn process(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
-        self.now = now;
+        self.set_time(now);
+        let plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
+        let hash = plain.as_ref().map_or(0, |plain| self.flows.hash(&plain.tuple));
+        self.conclude(packet, plain.as_ref(), hash, self.flows.candidate(hash))
+    }
+
+    /// [`process`](Self::process) for each packet in order.
+    ///
+    /// Each stage loads what the next one reads, for all packets of a chunk before the first of them goes on, so
+    /// that they wait for memory together. What a stage finds is only a guess by the time that it is used, as packets
+    /// before may have begun and ended flows; [`conclude`](Self::conclude) verifies it.
+    pub fn process_batch(&mut self, now: Instant, packets: &mut [Packet<'_>]) {
+        self.set_time(now);
+        for packets in packets.chunks_mut(CHUNK) {
+            let (mut plain, mut hashes, mut names) = ([None; CHUNK], [0; CHUNK], [Name::NONE; CHUNK]);
+            for ((packet, plain), hash) in packets.iter().zip(&mut plain).zip(&mut hashes) {
+                *plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
+                *hash = plain.as_ref().map_or(0, |plain| self.flows.hash(&plain.tuple));
+            }
+            black_box(hashes.iter().fold(0, |sum: u64, hash| sum.wrapping_add(self.flows.touch_bucket(*hash))));
+            for (name, hash) in names.iter_mut().zip(&hashes) {
+                *name = self.flows.candidate(*hash);
+            }
+            black_box(names.iter().fold(0, |sum: u64, name| sum.wrapping_add(self.flows.touch_entry(*name))));
+            for (((packet, plain), hash), name) in packets.iter_mut().zip(&plain).zip(hashes).zip(names) {
+                let _ = self.conclude(packet, plain.as_ref(), hash, name);
+            }
+        }
+    }
+
+    fn set_time(&mut self, now: Instant) {
+        (self.now, self.ticks) = (now, Ticks::at(now));
+    }
+
+    /// The verdict on a packet, counted and left in it. A plain packet of a known flow that is in order takes the
+    /// short way.
+    #[inline(always)]
+    fn conclude(&mut self, packet: &mut Packet<'_>, plain: Option<&Plain>, hash: u64, name: Name) -> Verdict {
         packet.releases = None;
-        let verdict = self.judge(now, packet);
+        let known = plain.and_then(|plain| self.express(packet, plain, name));
+        let verdict = match (known, plain) {
+            (Some(verdict), _) => verdict,
+            (None, Some(plain)) => self.judge_plain(packet, plain, hash),
+            (None, None) => self.judge(packet),
+        };
         self.counters.count(verdict);
         packet.verdict = verdict;
         verdict
     }
 
-    /// [`process`](Self::process) for each packet in order.
-    pub fn process_batch(&mut self, now: Instant, packets: &mut [Packet<'_>]) {
-        for packet in packets {
-            let _ = self.process(now, packet);
+    /// The verdict on a plain packet that takes the whole way.
+    fn judge_plain(&mut self, packet: &mut Packet<'_>, plain: &Plain, hash: u64) -> Verdict {
+        match self.flow_of(packet, &plain.tuple, hash, signal_of(plain)) {
+            Ok((flow, direction)) => self.forward_plain(packet, plain, Name::new(flow.0, direction)),
+            Err(verdict) => verdict,
         }
     }
 
-    fn judge(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
+    /// The verdict on any packet.
+    fn judge(&mut self, packet: &mut Packet<'_>) -> Verdict {
         let mut headers = match wire::parse(packet.data, packet.meta.link) {
             Ok(Some(headers)) => headers,
             Ok(None) => return Verdict::Pass,
             Err(malformed) => return Verdict::Drop(malformed.into()),
         };
         headers.tuple.zone = packet.meta.zone;
-        if let Err(verdict) = self.place(now, packet, &mut headers) {
+        if let Err(verdict) = self.place(packet, &mut headers) {
             return verdict;
         }
         match headers.content {
-            Content::Error(quoted) => return self.relate(now, packet, &headers, quoted),
+            Content::Error(quoted) => return self.relate(packet, &headers, quoted),
             Content::Other | Content::EchoRequest => return self.unported(packet, &headers),
             Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
-        let hit = self.hit(now, &headers);
+        let tuple = Packed::from(&headers.tuple);
+        match self.flow_of(packet, &tuple, self.flows.hash(&tuple), signal(headers.content)) {
+            Ok((flow, direction)) => self.forward(packet, &headers, flow, direction),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// The flow that a packet belongs to, begun if it is the first, and which way the packet goes; or what becomes of the
+    /// packet instead.
+    fn flow_of(
+        &mut self,
+        packet: &Packet<'_>,
+        tuple: &Packed,
+        hash: u64,
+        signal: Signal,
+    ) -> Result<(FlowId, Direction), Verdict> {
+        let hit = self.hit(tuple, hash, signal);
         match hit {
-            Hit::Flow(flow, direction) => self.forward(now, packet, &headers, flow, direction),
-            Hit::Stale => Verdict::Drop(DropReason::StaleFlow),
+            Hit::Flow(flow, direction) => Ok((flow, direction)),
+            Hit::Stale => Err(Verdict::Drop(DropReason::StaleFlow)),
             Hit::None | Hit::Released => {
-                let begun = self.begin(now, packet, &headers.tuple, signal(headers.content));
+                let begun = self.begin(packet, tuple, hash, signal);
                 if matches!(hit, Hit::Released) {
                     self.counters.flows_reselected += u64::from(begun.is_ok());
                     self.counters.flows_cut += u64::from(begun.is_err());
                 }
-                match begun {
-                    Ok(flow) => self.forward(now, packet, &headers, flow, Direction::Original),
-                    Err(verdict) => verdict,
-                }
+                begun.map(|flow| (flow, Direction::Original))
             }
         }
     }
 
     /// The live flow that a packet belongs to, checked against the rules of today.
-    fn hit(&mut self, now: Instant, headers: &Headers) -> Hit {
-        let Some((flow, direction)) = self.find_live(now, &headers.tuple) else { return Hit::None };
+    fn hit(&mut self, tuple: &Packed, hash: u64, signal: Signal) -> Hit {
+        let Some((flow, direction)) = self.find_live(hash, tuple) else { return Hit::None };
         let Some(state) = self.recheck(flow) else { return Hit::None };
-        let anew = direction == Direction::Original && signal(headers.content) == Signal::Syn && state.is_over();
+        let anew = state.ends_with(signal, direction);
         let stale = self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
         match (anew || stale, direction) {
             (false, _) => Hit::Flow(flow, direction),
@@ -153,10 +220,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         }
     }
 
-    /// The flow of a tuple. One whose deadline has passed is forgotten on the way.
-    fn find_live(&mut self, now: Instant, tuple: &Tuple) -> Option<(FlowId, Direction)> {
-        let (flow, direction) = self.flows.find(tuple)?;
-        if self.flows.entry(flow)?.is_expired(Ticks::at(now)) {
+    /// The flow of a tuple of this hash. One whose deadline has passed is forgotten on the way.
+    fn find_live(&mut self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
+        let (flow, direction) = self.flows.find(hash, tuple)?;
+        if self.flows.entry(flow)?.is_expired(self.ticks) {
             self.flows.remove(flow);
             self.counters.flows_expired += 1;
             return None;
@@ -184,7 +251,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     #[cold]
     fn compare(&mut self, flow: FlowId) -> Option<()> {
-        let (original, reply) = self.flows.tuples(flow)?;
+        let (original, reply): (Tuple, Tuple) = self.flows.tuples(flow).map(|(a, b)| ((&a).into(), (&b).into()))?;
         let node = self.rules.node();
         let owner = self.rules.owner_of_flow(&original);
         let bound = node.is_some_and(|node| node.stale(original.protocol) == node::Stale::Reselect);
@@ -214,13 +281,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Begins a flow for its first packet, or says what becomes of the packet instead.
-    fn begin(
-        &mut self,
-        now: Instant,
-        packet: &Packet<'_>,
-        original: &Tuple,
-        signal: Signal,
-    ) -> Result<FlowId, Verdict> {
+    fn begin(&mut self, packet: &Packet<'_>, key: &Packed, hash: u64, signal: Signal) -> Result<FlowId, Verdict> {
+        let (now, original) = (self.now, &Tuple::from(key));
         let decision = self.rules.decide(original, packet.meta.origin);
         let (pool, masquerade, hairpin) = match decision.fate {
             Fate::Pass => return Err(Verdict::Pass),
@@ -277,10 +339,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         }
         let counted = segment.scheduler().counts().then(|| load_key(&self.key, segment.id(), address, port));
         let checked = self.rules.generation();
-        reply.destination_port =
-            self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
+        let (reply, reply_hash) =
+            self.free_reply(key, (&reply).into(), masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
         let flags = if masquerade { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
-        let flow = self.insert(now, original, &reply, State::first(signal, original.protocol), flags)?;
+        let first = State::first(signal, original.protocol);
+        let flow = self.insert([key, &reply], [hash, reply_hash], first, flags)?;
         if let Some(entry) = self.flows.entry_mut(flow) {
             (entry.slot, entry.checked) = (slot, checked);
         }
@@ -295,15 +358,15 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     fn insert(
         &mut self,
-        now: Instant,
-        original: &Tuple,
-        reply: &Tuple,
+        tuples @ [original, reply]: [&Packed; 2],
+        hashes: [u64; 2],
         state: State,
         flags: Flags,
     ) -> Result<FlowId, Verdict> {
-        let now = Ticks::at(now);
+        let now = self.ticks;
         let full = Verdict::Drop(DropReason::FlowTableFull);
-        let (flow, ended) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
+        let changes = nat::changes(original, &reply.reversed()).map(|change| change.0);
+        let (flow, ended) = self.flows.insert(now, tuples, hashes, changes, state, flags).map_err(|_| full)?;
         self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
         self.counters.flows_created += 1;
         self.counters.flows_expired += ended.expired;
@@ -311,54 +374,47 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         Ok(flow)
     }
 
-    /// A source port under which the backend's replies belong to no other flow: the client's own unless
+    /// The reply tuple and its hash, with a port to which replies belong to no other flow: the client's own unless
     /// the flow is masqueraded or that one is taken.
-    fn free_port(
+    fn free_reply(
         &mut self,
-        now: Instant,
-        original: &Tuple,
-        reply: Tuple,
+        original: &Packed,
+        reply: Packed,
         masquerade: bool,
         ports: Option<PortRange>,
-    ) -> Option<u16> {
-        if !masquerade && self.is_free(now, original, &reply) {
-            return Some(reply.destination_port);
+    ) -> Option<(Packed, u64)> {
+        if !masquerade && let Some(hash) = self.free_hash(original, &reply) {
+            return Some((reply, hash));
         }
         let start = self.rng.below(u32::from(u16::MAX));
         for port in ports?.candidates(start) {
             self.counters.port_tries += 1;
-            if self.is_free(now, original, &Tuple { destination_port: port, ..reply }) {
+            let reply = reply.to_port(port);
+            if let Some(hash) = self.free_hash(original, &reply) {
                 self.counters.ports_changed += 1;
-                return Some(port);
+                return Some((reply, hash));
             }
         }
         None
     }
 
-    fn is_free(&mut self, now: Instant, original: &Tuple, reply: &Tuple) -> bool {
-        reply != original && self.find_live(now, reply).is_none()
+    /// The hash of a reply tuple if no flow has it.
+    fn free_hash(&mut self, original: &Packed, reply: &Packed) -> Option<u64> {
+        let hash = self.flows.hash(reply);
+        (reply != original && self.find_live(hash, reply).is_none()).then_some(hash)
     }
 
-    /// Rewrites a packet of a flow, and notes that it came by.
-    fn forward(
-        &mut self,
-        now: Instant,
-        packet: &mut Packet<'_>,
-        headers: &Headers,
-        flow: FlowId,
-        direction: Direction,
-    ) -> Verdict {
+    /// Rewrites any packet of a flow, and notes that it came by.
+    fn forward(&mut self, packet: &mut Packet<'_>, headers: &Headers, flow: FlowId, direction: Direction) -> Verdict {
         let Some(to) = self.translated(flow, direction) else { return Verdict::Drop(DropReason::StaleFlow) };
         if nat::rewrite(packet.data, headers, &to, packet.meta.checksum).is_err() {
             return Verdict::Drop(DropReason::UntranslatableSctp);
         }
         if let Some(entry) = self.flows.entry_mut(flow) {
-            if let Some(count) = entry.packets.get_mut(direction as usize) {
-                *count = count.wrapping_add(1);
-            }
+            entry.count(direction);
             if let Some(state) = entry.state() {
                 let state = state.next(signal(headers.content), direction);
-                self.flows.touch(flow, state, Ticks::at(now).plus(self.lifetimes.of(state)));
+                self.flows.touch(flow, state, self.ticks.plus(self.lifetimes.of(state)));
             }
         }
         Verdict::Forward { flow, direction }
@@ -366,11 +422,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     /// The tuple that a packet of this direction leaves with: the other direction's, reversed.
     fn translated(&self, flow: FlowId, direction: Direction) -> Option<Tuple> {
-        let other = match direction {
-            Direction::Original => Direction::Reply,
-            Direction::Reply => Direction::Original,
-        };
-        Some(self.flows.tuple(flow, other)?.reversed())
+        Some((&self.flows.tuple(flow, direction.other())?.reversed()).into())
     }
 
     /// A packet without ports can't be a flow's; its destination may still be a service's.
@@ -424,8 +476,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// When this is called changes no verdict, as a packet never finds a flow past its deadline; but for a full table's, and
     /// those of the schedulers lc, sed and nq, which count a flow until it is forgotten.
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
-        self.now = now;
-        let forgotten = self.flows.expire(Ticks::at(now), budget);
+        self.set_time(now);
+        let forgotten = self.flows.expire(self.ticks, budget);
         self.counters.flows_expired += forgotten as u64;
         forgotten
     }
@@ -459,11 +511,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         {
             return Err(RestoreError::Mixed);
         }
-        if [original, reply].into_iter().any(|tuple| self.find_live(self.now, tuple).is_some()) {
+        let tuples = [original, reply].map(Packed::from);
+        let hashes = tuples.map(|tuple| self.flows.hash(&tuple));
+        if tuples.iter().zip(hashes).any(|(tuple, hash)| self.find_live(hash, tuple).is_some()) {
             return Err(RestoreError::Taken);
         }
         let flags = if flow.masqueraded { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
-        let id = self.insert(self.now, original, reply, flow.state, flags).map_err(|_| RestoreError::Full)?;
+        let id = self.insert(tuples.each_ref(), hashes, flow.state, flags).map_err(|_| RestoreError::Full)?;
         self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
         if let Some(entry) = self.flows.entry_mut(id) {
             entry.packets = flow.packets;
@@ -511,11 +565,7 @@ fn load_key(key: &Key, service: u64, address: Address, port: u16) -> u64 {
 /// What a packet says about its flow.
 fn signal(content: Content) -> Signal {
     match content {
-        Content::Tcp(flags) if flags.rst() => Signal::Reset,
-        Content::Tcp(flags) if flags.syn() && flags.ack() => Signal::SynAck,
-        Content::Tcp(flags) if flags.syn() => Signal::Syn,
-        Content::Tcp(flags) if flags.fin() => Signal::Fin,
-        Content::Tcp(_) => Signal::Segment,
+        Content::Tcp(flags) => tcp_signal(flags),
         Content::Udp => Signal::Datagram,
         // Chunk types of RFC 9260 §3.2.
         Content::Sctp(1) => Signal::SctpInit,
@@ -523,6 +573,17 @@ fn signal(content: Content) -> Signal {
         Content::Sctp(6 | 7 | 8 | 14) => Signal::SctpClose,
         Content::Sctp(_) => Signal::SctpData,
         Content::LaterFragment | Content::Error(_) | Content::EchoRequest | Content::Other => Signal::Silent,
+    }
+}
+
+#[inline(always)]
+fn tcp_signal(flags: TcpFlags) -> Signal {
+    match flags {
+        flags if flags.rst() => Signal::Reset,
+        flags if flags.syn() && flags.ack() => Signal::SynAck,
+        flags if flags.syn() => Signal::Syn,
+        flags if flags.fin() => Signal::Fin,
+        _ => Signal::Segment,
     }
 }
 

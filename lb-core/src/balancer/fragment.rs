@@ -1,22 +1,16 @@
 //! Fragments on their way to their flow.
 
 use super::Balancer;
-use crate::flow::Ticks;
 use crate::flow::fragments::{Piece, Placed};
 use crate::packet::Packet;
-use crate::time::Instant;
+use crate::tuple::packed::Packed;
 use crate::tuple::{Family, Protocol, Tuple};
 use crate::verdict::{Datagram, DropReason, Verdict};
 use crate::wire::Headers;
 
 impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// Finds a fragment's protocol and ports: those of its datagram's first.
-    pub(super) fn place(
-        &mut self,
-        now: Instant,
-        packet: &mut Packet<'_>,
-        headers: &mut Headers,
-    ) -> Result<(), Verdict> {
+    pub(super) fn place(&mut self, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), Verdict> {
         let Some(fragment) = headers.fragment else { return Ok(()) };
         let tuple = &headers.tuple;
         // RFC 791 §2.3 names a datagram by its protocol too. RFC 8200 §4.5 does not, as a later fragment's
@@ -36,14 +30,15 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             first: first.then_some((tuple.protocol, tuple.source_port, tuple.destination_port)),
         };
         let may_be_ours = first || self.may_be_ours(tuple);
-        let placed = self.fragments.place(Ticks::at(now), self.fragment_lifetime, &piece, may_be_ours);
+        let placed = self.fragments.place(self.ticks, self.fragment_lifetime, &piece, may_be_ours);
         let name = Datagram(piece.name);
         // What it shows itself counts as well as what the datagram's first one showed: the two may differ.
         let own = headers.tuple;
         if let Placed::Known { first, .. } | Placed::Overlap { first } = placed {
             (headers.tuple.protocol, headers.tuple.source_port, headers.tuple.destination_port) = first;
         }
-        let is_ours = |tuple: &Tuple| self.flows.find(tuple).is_some() || self.dials_a_service(tuple);
+        let is_flows = |key: &Packed| self.flows.find(self.flows.hash(key), key).is_some();
+        let is_ours = |tuple: &Tuple| is_flows(&tuple.into()) || self.dials_a_service(tuple);
         let ours = || is_ours(&headers.tuple) || is_ours(&own);
         match placed {
             Placed::Known { releases, .. } => {

@@ -16,27 +16,35 @@ const WAYS: usize = 8;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Bucket {
-    /// 0 where a way is free.
-    tags: [u16; WAYS],
+    /// Four tags a word, from the lowest bits up; 0 where a way is free.
+    tags: [u64; 2],
     /// Which flow, and in the lowest bit which of its keys.
     names: [u32; WAYS],
     reserved: [u64; 2],
 }
 
+/// Which ways of a bucket have something: bit 0 of each of four lanes of 16 bits for the ways of the first
+/// word of tags, bit 1 for those of the second.
+#[derive(Clone, Copy)]
+struct Ways(u64);
+
 /// A key of a flow, as the index names it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Name(u32);
+pub(crate) struct Name(u32);
 
 impl Name {
-    pub(super) const fn new(flow: u32, direction: Direction) -> Self {
+    /// Of no flow.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    pub(crate) const fn new(flow: u32, direction: Direction) -> Self {
         Self(flow << 1 | direction as u32)
     }
 
-    pub(super) const fn flow(self) -> u32 {
+    pub(crate) const fn flow(self) -> u32 {
         self.0 >> 1
     }
 
-    pub(super) const fn direction(self) -> Direction {
+    pub(crate) const fn direction(self) -> Direction {
         if self.0 & 1 == 0 { Direction::Original } else { Direction::Reply }
     }
 }
@@ -45,9 +53,9 @@ pub(super) struct Index<'m> {
     buckets: &'m mut [Bucket],
 }
 
-/// The buckets for this many keys: at most 80 % full, where a key practically always finds a way.
+/// The buckets for this many keys: at most 60 % full, where one key in fifty is not in its first bucket.
 pub(super) const fn buckets(keys: usize) -> usize {
-    (keys * 10).div_ceil(WAYS * 8) + 2
+    (keys * 10).div_ceil(WAYS * 6) + 2
 }
 
 impl<'m> Index<'m> {
@@ -74,12 +82,31 @@ impl<'m> Index<'m> {
         if sum >= bucket { sum - bucket } else { sum + n - bucket }
     }
 
+    /// Loads the first bucket of a hash, ahead of its being read: the sum of these must be put to some use.
+    #[inline(always)]
+    pub(super) fn touch(&self, hash: u64) -> u64 {
+        self.buckets.get(self.place(hash).0).map_or(0, |bucket| bucket.tags[0])
+    }
+
+    /// A name that a key of this hash may have: nearly always the one that it has, if it is here.
+    #[inline(always)]
+    pub(super) fn candidate(&self, hash: u64) -> Name {
+        let (first, tag) = self.place(hash);
+        let candidate = |at: usize| {
+            let bucket = self.buckets.get(at)?;
+            bucket.names.get(bucket.equal(tag).first()?).copied()
+        };
+        candidate(first).or_else(|| candidate(self.other(first, tag))).map_or(Name::NONE, Name)
+    }
+
     /// The name of the first key of this hash for which `is` holds.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
         let (first, tag) = self.place(hash);
-        let second = self.other(first, tag);
-        [first, second].into_iter().find_map(|at| self.buckets.get(at)?.find(tag, &mut is))
+        self.buckets
+            .get(first)?
+            .find(tag, &mut is)
+            .or_else(|| self.buckets.get(self.other(first, tag))?.find(tag, &mut is))
     }
 
     /// Adds a key; false if neither bucket has a way free nor can make one.
@@ -94,9 +121,8 @@ impl<'m> Index<'m> {
 
     fn put(&mut self, at: usize, tag: u16, name: Name) -> bool {
         let Some(bucket) = self.buckets.get_mut(at) else { return false };
-        let mut ways = bucket.tags.iter_mut().zip(&mut bucket.names);
-        let Some((way, slot)) = ways.find(|(way, _)| **way == 0) else { return false };
-        (*way, *slot) = (tag, name.0);
+        let Some(way) = bucket.equal(0).first() else { return false };
+        bucket.set(way, tag, name);
         true
     }
 
@@ -105,7 +131,8 @@ impl<'m> Index<'m> {
     /// flow could not begin until a neighbour ends; two try 128 ways more.
     fn make_way(&mut self, at: usize, steps: u32) -> bool {
         let Some(&bucket) = self.buckets.get(at) else { return false };
-        for (way, (&tag, &name)) in bucket.tags.iter().zip(&bucket.names).enumerate() {
+        for (way, &name) in bucket.names.iter().enumerate() {
+            let tag = bucket.tag(way);
             let other = self.other(at, tag);
             if other == at {
                 continue;
@@ -113,8 +140,8 @@ impl<'m> Index<'m> {
             let moved = self.put(other, tag, Name(name))
                 || (steps > 1 && self.make_way(other, steps - 1) && self.put(other, tag, Name(name)));
             if moved {
-                if let Some(tag) = self.buckets.get_mut(at).and_then(|bucket| bucket.tags.get_mut(way)) {
-                    *tag = 0;
+                if let Some(bucket) = self.buckets.get_mut(at) {
+                    bucket.set(way, 0, Name(0));
                 }
                 return true;
             }
@@ -128,9 +155,8 @@ impl<'m> Index<'m> {
         let second = self.other(first, tag);
         for at in [first, second] {
             let Some(bucket) = self.buckets.get_mut(at) else { continue };
-            let mut ways = bucket.tags.iter_mut().zip(&bucket.names);
-            if let Some((way, _)) = ways.find(|(way, slot)| **way == tag && **slot == name.0) {
-                *way = 0;
+            if let Some(way) = bucket.equal(tag).find(|way| bucket.names.get(*way) == Some(&name.0)) {
+                bucket.set(way, 0, Name(0));
                 return;
             }
         }
@@ -138,22 +164,54 @@ impl<'m> Index<'m> {
 }
 
 impl Bucket {
-    #[inline]
+    /// The ways that have this tag, all eight compared at once.
+    #[inline(always)]
+    fn equal(&self, tag: u16) -> Ways {
+        const ONES: u64 = 0x0001_0001_0001_0001;
+        const LOW: u64 = 0x7fff * ONES;
+        let tag = u64::from(tag) * ONES;
+        // The highest bit of each lane of 16 that is 0 (Warren, "Hacker's Delight", §6-1).
+        let zero = |word: u64| !((word & LOW).wrapping_add(LOW) | word | LOW);
+        let [one, other] = self.tags;
+        Ways(zero(one ^ tag) >> 15 | zero(other ^ tag) >> 14)
+    }
+
+    fn tag(&self, way: usize) -> u16 {
+        self.tags.get(way / 4).map_or(0, |word| (word >> (way % 4 * 16)) as u16)
+    }
+
+    fn set(&mut self, way: usize, tag: u16, name: Name) {
+        let shift = way % 4 * 16;
+        if let (Some(word), Some(slot)) = (self.tags.get_mut(way / 4), self.names.get_mut(way)) {
+            *word = *word & !(0xffff << shift) | u64::from(tag) << shift;
+            *slot = name.0;
+        }
+    }
+
+    #[inline(always)]
     fn find(&self, tag: u16, is: &mut impl FnMut(Name) -> bool) -> Option<Name> {
-        // One compare of all eight tags; the rare equal ones are then looked at.
-        let mut equal = 0u32;
-        for (way, &other) in self.tags.iter().enumerate() {
-            equal |= u32::from(other == tag) << way;
+        self.equal(tag).find_map(|way| self.names.get(way).copied().map(Name).filter(|name| is(*name)))
+    }
+}
+
+impl Ways {
+    #[inline(always)]
+    fn first(mut self) -> Option<usize> {
+        self.next()
+    }
+}
+
+impl Iterator for Ways {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
         }
-        while equal != 0 {
-            let way = equal.trailing_zeros() as usize;
-            equal &= equal - 1;
-            let name = Name(*self.names.get(way)?);
-            if is(name) {
-                return Some(name);
-            }
-        }
-        None
+        let bit = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(bit / 16 + bit % 2 * 4)
     }
 }
 
@@ -215,7 +273,7 @@ mod tests {
                 index.remove(hash, name(i));
                 assert!(index.find(hash, |found| found == name(i)).is_none());
             }
-            assert!(index.buckets.iter().all(|bucket| bucket.tags == [0; WAYS]));
+            assert!(index.buckets.iter().all(|bucket| bucket.tags == [0; 2]));
         }
     }
 }

@@ -10,10 +10,11 @@ use super::entry::{Entry, NONE, WideEntry};
 use super::index::{self, Index, Name};
 use super::loads::Loads;
 use super::{Class, Direction, Flags, Flow, FlowId, State};
-use crate::hash::Key;
+use crate::hash::TupleHash;
 use crate::memory::Block;
 use crate::time::Instant;
-use crate::tuple::{Family, Tuple};
+use crate::tuple::Family;
+use crate::tuple::packed::Packed;
 
 /// Names of flows must leave one bit for the direction, and one value for "none".
 pub(crate) const MAX_FLOWS: u32 = 1 << 28;
@@ -24,7 +25,7 @@ pub(crate) const fn blocks(v4: u32, v6: u32) -> usize {
 }
 
 pub(crate) struct FlowTable<'m> {
-    key: Key,
+    hash: TupleHash,
     index: Index<'m>,
     loads: Loads<'m>,
     v4: &'m mut [Entry],
@@ -71,14 +72,20 @@ pub(crate) struct Full;
 
 impl<'m> FlowTable<'m> {
     /// An empty table over [`blocks`] of memory.
-    pub(crate) fn new(key: Key, memory: &'m mut [Block], loads: &'m mut [Block], v4: u32, v6: u32) -> Option<Self> {
+    pub(crate) fn new(
+        hash: TupleHash,
+        memory: &'m mut [Block],
+        loads: &'m mut [Block],
+        v4: u32,
+        v6: u32,
+    ) -> Option<Self> {
         let (buckets, entries) = memory.split_at_mut_checked(index::buckets((v4 as usize + v6 as usize) * 2))?;
         entries.fill(Block::ZERO);
         let (narrow, wide) = entries.split_at_mut_checked(v4 as usize)?;
         let (wide, _) = wide.split_at_mut_checked(v6 as usize * 2)?;
         let empty = Slab { used: 0, free: NONE, live: 0, lists: [List { head: NONE, tail: NONE }; 3] };
         Some(Self {
-            key,
+            hash,
             index: Index::new(buckets),
             loads: Loads::new(loads),
             v4: bytemuck::must_cast_slice_mut(narrow),
@@ -90,34 +97,80 @@ impl<'m> FlowTable<'m> {
         })
     }
 
-    /// The flow that a packet of this tuple belongs to, expired or not.
-    #[inline]
-    pub(crate) fn find(&self, tuple: &Tuple) -> Option<(FlowId, Direction)> {
-        let v4_flows = self.v4.len() as u32;
-        let wants_v4 = tuple.source.is_v4();
-        let name = self.index.find(self.key.tuple(tuple), |name| match name.flow().checked_sub(v4_flows) {
-            None => {
-                wants_v4
-                    && self.v4.get(name.flow() as usize).is_some_and(|entry| entry.matches(name.direction(), tuple))
-            }
+    /// What a tuple is looked up by.
+    #[inline(always)]
+    pub(crate) fn hash(&self, tuple: &Packed) -> u64 {
+        self.hash.of(tuple)
+    }
+
+    /// Loads what a look-up of this hash reads first. The sum of these must be put to some use.
+    #[inline(always)]
+    pub(crate) fn touch_bucket(&self, hash: u64) -> u64 {
+        self.index.touch(hash)
+    }
+
+    /// The name that a tuple of this hash has, if it has one: to be believed by [`Self::known`] alone.
+    #[inline(always)]
+    pub(crate) fn candidate(&self, hash: u64) -> Name {
+        self.index.candidate(hash)
+    }
+
+    /// Loads the entry of a candidate.
+    #[inline(always)]
+    pub(crate) fn touch_entry(&self, name: Name) -> u64 {
+        match name.flow().checked_sub(self.v4.len() as u32) {
+            None => self.v4.get(name.flow() as usize).map_or(0, |entry| entry.slot.into()),
             Some(wide) => {
-                !wants_v4 && self.v6.get(wide as usize).is_some_and(|entry| entry.matches(name.direction(), tuple))
+                self.v6.get(wide as usize).map_or(0, |wide| u64::from(wide.entry.slot).wrapping_add(wide.touch()))
             }
+        }
+    }
+
+    /// The entry of this name if the tuple's flow has it, and the tuple that its packets leave with.
+    #[inline(always)]
+    pub(crate) fn known(&mut self, name: Name, tuple: &Packed) -> Option<(&mut Entry, Packed)> {
+        let (direction, other) = (name.direction(), name.direction().other());
+        match tuple.family {
+            Family::V4 => {
+                let entry = self.v4.get_mut(name.flow() as usize).filter(|entry| entry.matches(direction, tuple))?;
+                let to = entry.tuple(other).reversed();
+                Some((entry, to))
+            }
+            Family::V6 => {
+                let wide = name.flow().wrapping_sub(self.v4.len() as u32);
+                let wide = self.v6.get_mut(wide as usize).filter(|wide| wide.matches(direction, tuple))?;
+                let to = wide.tuple(other).reversed();
+                Some((&mut wide.entry, to))
+            }
+        }
+    }
+
+    /// The flow that a packet of this tuple, of this hash, belongs to, expired or not.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
+        let v4_flows = self.v4.len() as u32;
+        let name = self.index.find(hash, |name| match tuple.family {
+            Family::V4 => self.v4.get(name.flow() as usize).is_some_and(|entry| entry.matches(name.direction(), tuple)),
+            Family::V6 => self
+                .v6
+                .get(name.flow().wrapping_sub(v4_flows) as usize)
+                .is_some_and(|entry| entry.matches(name.direction(), tuple)),
         })?;
         Some((FlowId(name.flow()), name.direction()))
     }
 
-    /// Begins a flow whose keys are not in the table. In a full one an expired flow goes first, then the
-    /// longest-standing one of the lowest class.
+    /// Begins a flow whose keys, of these hashes, are not in the table. In a full one an expired flow goes
+    /// first, then the longest-standing one of the lowest class.
     pub(crate) fn insert(
         &mut self,
         now: Ticks,
-        original: &Tuple,
-        reply: &Tuple,
+        [original, reply]: [&Packed; 2],
+        [one, other]: [u64; 2],
+        changes: [u16; 2],
         state: State,
         flags: Flags,
     ) -> Result<(FlowId, Ended), Full> {
-        let family = original.source.family();
+        let family = original.family;
         let mut ended = Ended::default();
         let flow = match self.take_free(family) {
             Some(flow) => flow,
@@ -129,16 +182,15 @@ impl<'m> FlowTable<'m> {
         match flow.checked_sub(self.v4.len() as u32) {
             None => {
                 if let Some(entry) = self.v4.get_mut(flow as usize) {
-                    *entry = Entry::new(original, reply, state, flags);
+                    *entry = Entry::new(original, reply, changes, state, flags);
                 }
             }
             Some(wide) => {
                 if let Some(entry) = self.v6.get_mut(wide as usize) {
-                    *entry = WideEntry::new(original, reply, state, flags);
+                    *entry = WideEntry::new(original, reply, changes, state, flags);
                 }
             }
         }
-        let (one, other) = (self.key.tuple(original), self.key.tuple(reply));
         if !self.index.insert(one, Name::new(flow, Direction::Original)) {
             self.give_back(flow);
             return Err(Full);
@@ -172,8 +224,8 @@ impl<'m> FlowTable<'m> {
     pub(crate) fn remove(&mut self, id: FlowId) {
         let Some(flow) = self.tuples(id) else { return };
         let Some(class) = self.entry(id).and_then(Entry::state).map(State::class) else { return };
-        self.index.remove(self.key.tuple(&flow.0), Name::new(id.0, Direction::Original));
-        self.index.remove(self.key.tuple(&flow.1), Name::new(id.0, Direction::Reply));
+        self.index.remove(self.hash.of(&flow.0), Name::new(id.0, Direction::Original));
+        self.index.remove(self.hash.of(&flow.1), Name::new(id.0, Direction::Reply));
         self.delist(id.0, class);
         self.loads.give_back(self.entry(id).map_or(NONE, |entry| entry.load));
         if let Some(slab) = self.slab(self.family(id.0)) {
@@ -199,13 +251,13 @@ impl<'m> FlowTable<'m> {
     }
 
     /// Both tuples of a flow, the original first.
-    pub(crate) fn tuples(&self, id: FlowId) -> Option<(Tuple, Tuple)> {
+    pub(crate) fn tuples(&self, id: FlowId) -> Option<(Packed, Packed)> {
         Some((self.tuple(id, Direction::Original)?, self.tuple(id, Direction::Reply)?))
     }
 
     /// The tuple of one direction.
     #[inline]
-    pub(crate) fn tuple(&self, id: FlowId, direction: Direction) -> Option<Tuple> {
+    pub(crate) fn tuple(&self, id: FlowId, direction: Direction) -> Option<Packed> {
         match id.0.checked_sub(self.v4.len() as u32) {
             None => self.v4.get(id.0 as usize).map(|entry| entry.tuple(direction)),
             Some(wide) => self.v6.get(wide as usize).map(|wide| wide.tuple(direction)),
@@ -213,7 +265,6 @@ impl<'m> FlowTable<'m> {
     }
 
     /// Notes a packet: the flow's state, and when it will be forgotten.
-    #[inline]
     pub(crate) fn touch(&mut self, id: FlowId, state: State, deadline: Ticks) {
         let Some(entry) = self.entry_mut(id) else { return };
         let Some(before) = entry.state() else { return };
@@ -234,8 +285,8 @@ impl<'m> FlowTable<'m> {
         let entry = self.entry(id)?;
         let (original, reply) = self.tuples(id)?;
         Some(Flow {
-            original,
-            reply,
+            original: (&original).into(),
+            reply: (&reply).into(),
             state: entry.state()?,
             deadline: Ticks(entry.deadline).instant(now),
             masqueraded: entry.flags().has(Flags::MASQUERADED),
