@@ -25,7 +25,7 @@ const CORE: &[(&str, &[&str])] = &[
     // What goes in and what comes out: plain types, made of the layers' smallest ones.
     ("packet", &["nat::Checksum", "verdict", "wire::Link"]),
     ("verdict", &["flow::Direction", "flow::FlowId"]),
-    ("counters", &["verdict"]),
+    ("counters", &["flow::Direction", "flow::FlowId", "verdict"]),
     // The layers, which do not know each other. Rules are pure: they have seen neither frame nor flow.
     ("wire", &["tuple"]),
     ("flow", &["config", "hash", "memory::Block", "time", "tuple"]),

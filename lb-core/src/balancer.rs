@@ -19,7 +19,7 @@ use crate::config::{Config, Sizes};
 use crate::counters::Counters;
 use crate::flow::affinity::{AffinityTable, Visitor};
 use crate::flow::fragments::FragmentTable;
-use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Name, Signal, State, Ticks, table};
+use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Name, Place, Signal, State, Ticks, table};
 use crate::hash::{Key, TupleHash};
 use crate::memory::Block;
 use crate::nat::{self, PortRange};
@@ -100,8 +100,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     pub fn process(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
         self.set_time(now);
         let plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
-        let hash = plain.as_ref().map_or(0, |plain| self.flows.hash(&plain.tuple));
-        self.conclude(packet, plain.as_ref(), hash, self.flows.candidate(hash))
+        let place = plain.as_ref().map(|plain| self.flows.place(&plain.tuple));
+        self.conclude(packet, &plain, place.map_or(Name::NONE, |place| self.flows.candidate(place)));
+        packet.verdict
     }
 
     /// [`process`](Self::process) for each packet in order.
@@ -112,18 +113,28 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     pub fn process_batch(&mut self, now: Instant, packets: &mut [Packet<'_>]) {
         self.set_time(now);
         for packets in packets.chunks_mut(CHUNK) {
-            let (mut plain, mut hashes, mut names) = ([None; CHUNK], [0; CHUNK], [Name::NONE; CHUNK]);
-            for ((packet, plain), hash) in packets.iter().zip(&mut plain).zip(&mut hashes) {
-                *plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
-                *hash = plain.as_ref().map_or(0, |plain| self.flows.hash(&plain.tuple));
+            let (mut plain, mut places, mut names) = ([None; CHUNK], [Place::default(); CHUNK], [Name::NONE; CHUNK]);
+            for (packet, plain) in packets.iter().zip(&mut plain) {
+                if let Some(read) = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone) {
+                    *plain = Some(read);
+                }
             }
-            black_box(hashes.iter().fold(0, |sum: u64, hash| sum.wrapping_add(self.flows.touch_bucket(*hash))));
-            for (name, hash) in names.iter_mut().zip(&hashes) {
-                *name = self.flows.candidate(*hash);
+            let mut touched = 0u64;
+            for (plain, place) in plain.iter().zip(&mut places) {
+                if let Some(plain) = plain {
+                    *place = self.flows.place(&plain.tuple);
+                    touched = touched.wrapping_add(self.flows.touch_bucket(*place));
+                }
             }
-            black_box(names.iter().fold(0, |sum: u64, name| sum.wrapping_add(self.flows.touch_entry(*name))));
-            for (((packet, plain), hash), name) in packets.iter_mut().zip(&plain).zip(hashes).zip(names) {
-                let _ = self.conclude(packet, plain.as_ref(), hash, name);
+            for (name, place) in names.iter_mut().zip(&places) {
+                *name = self.flows.candidate(*place);
+            }
+            for name in &names {
+                touched = touched.wrapping_add(self.flows.touch_entry(*name));
+            }
+            black_box(touched);
+            for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
+                self.conclude(packet, plain, *name);
             }
         }
     }
@@ -132,32 +143,37 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         (self.now, self.ticks) = (now, Ticks::at(now));
     }
 
-    /// The verdict on a packet, counted and left in it. A plain packet of a known flow that is in order takes the
-    /// short way.
+    /// Judges a packet. A plain one of a known flow that is in order, as nearly all are, takes the short way.
     #[inline(always)]
-    fn conclude(&mut self, packet: &mut Packet<'_>, plain: Option<&Plain>, hash: u64, name: Name) -> Verdict {
+    fn conclude(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, name: Name) {
         packet.releases = None;
-        let known = plain.and_then(|plain| self.express(packet, plain, name));
-        let verdict = match (known, plain) {
-            (Some(verdict), _) => verdict,
-            (None, Some(plain)) => self.judge_plain(packet, plain, hash),
-            (None, None) => self.judge(packet),
+        if let Some(plain) = plain
+            && self.forward_plain(packet, plain, name, false)
+        {
+            return;
+        }
+        self.judge(packet, plain);
+    }
+
+    /// Judges a packet by the long way.
+    #[inline(never)]
+    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>) {
+        let verdict = match plain {
+            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain)) {
+                Ok((flow, direction)) if self.forward_plain(packet, plain, Name::new(flow.0, direction), true) => {
+                    return;
+                }
+                Ok(_) => Verdict::Drop(DropReason::StaleFlow),
+                Err(verdict) => verdict,
+            },
+            None => self.judge_any(packet),
         };
         self.counters.count(verdict);
         packet.verdict = verdict;
-        verdict
     }
 
-    /// The verdict on a plain packet that takes the whole way.
-    fn judge_plain(&mut self, packet: &mut Packet<'_>, plain: &Plain, hash: u64) -> Verdict {
-        match self.flow_of(packet, &plain.tuple, hash, signal_of(plain)) {
-            Ok((flow, direction)) => self.forward_plain(packet, plain, Name::new(flow.0, direction)),
-            Err(verdict) => verdict,
-        }
-    }
-
-    /// The verdict on any packet.
-    fn judge(&mut self, packet: &mut Packet<'_>) -> Verdict {
+    /// The verdict on a packet that is not plain.
+    fn judge_any(&mut self, packet: &mut Packet<'_>) -> Verdict {
         let mut headers = match wire::parse(packet.data, packet.meta.link) {
             Ok(Some(headers)) => headers,
             Ok(None) => return Verdict::Pass,
@@ -174,7 +190,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
         let tuple = Packed::from(&headers.tuple);
-        match self.flow_of(packet, &tuple, self.flows.hash(&tuple), signal(headers.content)) {
+        match self.flow_of(packet, &tuple, signal(headers.content)) {
             Ok((flow, direction)) => self.forward(packet, &headers, flow, direction),
             Err(verdict) => verdict,
         }
@@ -182,13 +198,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     /// The flow that a packet belongs to, begun if it is the first, and which way the packet goes; or what becomes of the
     /// packet instead.
-    fn flow_of(
-        &mut self,
-        packet: &Packet<'_>,
-        tuple: &Packed,
-        hash: u64,
-        signal: Signal,
-    ) -> Result<(FlowId, Direction), Verdict> {
+    fn flow_of(&mut self, packet: &Packet<'_>, tuple: &Packed, signal: Signal) -> Result<(FlowId, Direction), Verdict> {
+        let hash = self.flows.hash(tuple);
         let hit = self.hit(tuple, hash, signal);
         match hit {
             Hit::Flow(flow, direction) => Ok((flow, direction)),
@@ -578,13 +589,24 @@ fn signal(content: Content) -> Signal {
 
 #[inline(always)]
 fn tcp_signal(flags: TcpFlags) -> Signal {
-    match flags {
-        flags if flags.rst() => Signal::Reset,
-        flags if flags.syn() && flags.ack() => Signal::SynAck,
-        flags if flags.syn() => Signal::Syn,
-        flags if flags.fin() => Signal::Fin,
-        _ => Signal::Segment,
-    }
+    /// By the five lowest flags: which of them a packet has is not to be guessed at.
+    const SIGNALS: [Signal; 32] = {
+        let mut signals = [Signal::Segment; 32];
+        let mut i = 0;
+        while i < signals.len() {
+            let flags = TcpFlags(i as u8);
+            signals[i] = match (flags.rst(), flags.syn(), flags.ack(), flags.fin()) {
+                (true, ..) => Signal::Reset,
+                (_, true, true, _) => Signal::SynAck,
+                (_, true, false, _) => Signal::Syn,
+                (_, false, _, true) => Signal::Fin,
+                (_, false, _, false) => Signal::Segment,
+            };
+            i += 1;
+        }
+        signals
+    };
+    SIGNALS.get(usize::from(flags.0) % SIGNALS.len()).copied().unwrap_or(Signal::Segment)
 }
 
 impl From<Malformed> for DropReason {

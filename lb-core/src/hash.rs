@@ -63,11 +63,11 @@ impl Key {
 }
 
 /// Every packet's hash: pair-multiply-shift (Thorup: "High Speed Hashing for Integers and Strings", 2015,
-/// §3.3) twice, under keys that SipHash makes of the caller's.
+/// §3.3) of 64-bit words, under 128-bit keys that SipHash makes of the caller's.
 ///
-/// Each half is strongly universal: to whoever does not know the key, any two tuples fall on any two values
-/// with the probability of chance, 2^-64, whatever the tuples are. So addresses and ports chosen beforehand
-/// gain a sender nothing.
+/// It is strongly universal: to whoever does not know the key, any two tuples fall on any two values with the
+/// probability of chance, 2^-128, whatever the tuples are. So addresses and ports chosen beforehand gain a
+/// sender nothing.
 ///
 /// Threat model, where it is weaker than [`Key`]: it is linear. A sender who, by timing alone, learns of
 /// collisions may in the end solve for the key. What that buys is bounded by the table and not by the hash: a
@@ -75,37 +75,31 @@ impl Key {
 /// counted. Filling a pair of buckets takes live flows, which have their own limits.
 #[derive(Clone)]
 pub(crate) struct TupleHash {
-    keys: [[u64; 11]; 2],
+    keys: [u128; 7],
 }
 
 impl TupleHash {
     /// The hasher whose keys are made of this one.
     pub(crate) fn new(key: &[u8; 16]) -> Self {
         let key = Key::new(key);
-        let row = |row: u8| core::array::from_fn(|i| key.bytes(&[b't', row, i as u8]));
-        Self { keys: [row(0), row(1)] }
+        let word = |i: usize| u128::from(key.bytes(&[b't', i as u8]));
+        Self { keys: core::array::from_fn(|i| word(2 * i) << 64 | word(2 * i + 1)) }
     }
 
+    /// The words two by two: (k₀ + w₁)(k₁ + w₀) + (k₂ + w₃)(k₃ + w₂) + ... + k₆, the upper half of 128 bits.
     #[inline(always)]
     pub(crate) fn of(&self, tuple: &Packed) -> u64 {
-        let [one, other] = &self.keys;
-        u64::from(half(one, tuple)) << 32 | u64::from(half(other, tuple))
+        let pair =
+            |k0: u128, k1: u128, w0: u64, w1: u64| k0.wrapping_add(w1.into()).wrapping_mul(k1.wrapping_add(w0.into()));
+        let [k0, k1, k2, k3, k4, k5, last] = self.keys;
+        let [a, b, c, d] = tuple.addresses;
+        let rest = pair(k0, k1, a, u64::from(tuple.ports) | u64::from(tuple.label) << 32).wrapping_add(last);
+        let sum = match tuple.family {
+            Family::V4 => rest,
+            Family::V6 => rest.wrapping_add(pair(k2, k3, b, c)).wrapping_add(pair(k4, k5, d, 0)),
+        };
+        (sum >> 64) as u64
     }
-}
-
-/// The words of a tuple, two by two: (k₀ + w₁)(k₁ + w₀) + (k₂ + w₃)(k₃ + w₂) + ... + k₁₀, upper half.
-#[inline(always)]
-fn half(keys: &[u64; 11], tuple: &Packed) -> u32 {
-    let pair = |k0: u64, k1: u64, w0: u64, w1: u64| k0.wrapping_add(w1).wrapping_mul(k1.wrapping_add(w0));
-    let word = |k0: u64, k1: u64, w: u64| pair(k0, k1, w & 0xffff_ffff, w >> 32);
-    let [a, b, c, d] = tuple.addresses;
-    let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, last] = *keys;
-    let rest = pair(k0, k1, tuple.ports.into(), tuple.label.into()).wrapping_add(word(k2, k3, a)).wrapping_add(last);
-    let sum = match tuple.family {
-        Family::V4 => rest,
-        Family::V6 => rest.wrapping_add(word(k4, k5, b)).wrapping_add(word(k6, k7, c)).wrapping_add(word(k8, k9, d)),
-    };
-    (sum >> 32) as u32
 }
 
 #[cfg(test)]
@@ -120,7 +114,8 @@ mod tests {
     fn tuples_that_differ_in_one_field_spread_as_chance_would() {
         const N: u32 = 1 << 16;
         let hash = TupleHash::new(&[7; 16]);
-        let base = Packed { addresses: [0x0100_000a_0200_000a, 0, 0, 0], ports: 0x5000_1234, label: 6, ..Packed::NONE };
+        let addresses = [0x0100_000a_0200_000a, 0, 0, 0];
+        let base = Packed { addresses, ports: 0x5000_1234, label: 6, family: Family::V4 };
         let wide = Packed { family: Family::V6, addresses: [1, 2, 3, 4], ..base };
         let vary = |i: u32| {
             let shifted = |n: u32| u64::from(i) << n;

@@ -181,14 +181,10 @@ impl WideEntry {
     }
 }
 
-/// What a pair has for this direction.
+/// What a pair has for this direction. Directions come at random, so it is not to be a branch.
 #[inline(always)]
 fn of<T: Copy>(pair: &[T; 2], direction: Direction) -> T {
-    let [original, reply] = *pair;
-    match direction {
-        Direction::Original => original,
-        Direction::Reply => reply,
-    }
+    pair.get(direction as usize).copied().unwrap_or(pair[0])
 }
 
 /// A flow as it can be shown, saved, and [restored](crate::Balancer::restore).

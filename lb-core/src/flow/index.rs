@@ -16,15 +16,14 @@ const WAYS: usize = 8;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Bucket {
-    /// Four tags a word, from the lowest bits up; 0 where a way is free.
+    /// Four tags a word, from the lowest bits up, those of the even ways in the first; 0 where a way is free.
     tags: [u64; 2],
     /// Which flow, and in the lowest bit which of its keys.
     names: [u32; WAYS],
     reserved: [u64; 2],
 }
 
-/// Which ways of a bucket have something: bit 0 of each of four lanes of 16 bits for the ways of the first
-/// word of tags, bit 1 for those of the second.
+/// Which ways of a bucket have something: the lowest bit of a byte for each.
 #[derive(Clone, Copy)]
 struct Ways(u64);
 
@@ -49,6 +48,13 @@ impl Name {
     }
 }
 
+/// Where a key may be: its first bucket, and its tag, which is never 0.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    bucket: u32,
+    tag: u16,
+}
+
 pub(super) struct Index<'m> {
     buckets: &'m mut [Bucket],
 }
@@ -65,13 +71,11 @@ impl<'m> Index<'m> {
         Self { buckets: bytemuck::must_cast_slice_mut(memory) }
     }
 
-    /// The bucket of a hash, and its tag, which is never 0.
-    #[inline]
-    fn place(&self, hash: u64) -> (usize, u16) {
-        let tag = (hash as u16).max(1);
+    #[inline(always)]
+    pub(super) fn place(&self, hash: u64) -> Place {
         // Multiply-shift maps 32 hash bits onto any number of buckets.
         let bucket = ((hash >> 32) * self.buckets.len() as u64) >> 32;
-        (bucket as usize, tag)
+        Place { bucket: bucket as u32, tag: hash as u16 | 1 }
     }
 
     /// The other bucket of a key: its own inverse for a given tag.
@@ -82,16 +86,16 @@ impl<'m> Index<'m> {
         if sum >= bucket { sum - bucket } else { sum + n - bucket }
     }
 
-    /// Loads the first bucket of a hash, ahead of its being read: the sum of these must be put to some use.
+    /// Loads a key's first bucket, ahead of its being read: the sum of these must be put to some use.
     #[inline(always)]
-    pub(super) fn touch(&self, hash: u64) -> u64 {
-        self.buckets.get(self.place(hash).0).map_or(0, |bucket| bucket.tags[0])
+    pub(super) fn touch(&self, place: Place) -> u64 {
+        self.buckets.get(place.bucket as usize).map_or(0, |bucket| bucket.tags[0])
     }
 
-    /// A name that a key of this hash may have: nearly always the one that it has, if it is here.
+    /// A name that a key of this place may have: nearly always the one that it has, if it is here.
     #[inline(always)]
-    pub(super) fn candidate(&self, hash: u64) -> Name {
-        let (first, tag) = self.place(hash);
+    pub(super) fn candidate(&self, place: Place) -> Name {
+        let (first, tag) = (place.bucket as usize, place.tag);
         let candidate = |at: usize| {
             let bucket = self.buckets.get(at)?;
             bucket.names.get(bucket.equal(tag).first()?).copied()
@@ -102,7 +106,8 @@ impl<'m> Index<'m> {
     /// The name of the first key of this hash for which `is` holds.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
-        let (first, tag) = self.place(hash);
+        let Place { bucket, tag } = self.place(hash);
+        let first = bucket as usize;
         self.buckets
             .get(first)?
             .find(tag, &mut is)
@@ -111,7 +116,8 @@ impl<'m> Index<'m> {
 
     /// Adds a key; false if neither bucket has a way free nor can make one.
     pub(super) fn insert(&mut self, hash: u64, name: Name) -> bool {
-        let (first, tag) = self.place(hash);
+        let Place { bucket, tag } = self.place(hash);
+        let first = bucket as usize;
         let second = self.other(first, tag);
         self.put(first, tag, name)
             || self.put(second, tag, name)
@@ -151,7 +157,8 @@ impl<'m> Index<'m> {
 
     /// Removes a key.
     pub(super) fn remove(&mut self, hash: u64, name: Name) {
-        let (first, tag) = self.place(hash);
+        let Place { bucket, tag } = self.place(hash);
+        let first = bucket as usize;
         let second = self.other(first, tag);
         for at in [first, second] {
             let Some(bucket) = self.buckets.get_mut(at) else { continue };
@@ -173,16 +180,16 @@ impl Bucket {
         // The highest bit of each lane of 16 that is 0 (Warren, "Hacker's Delight", §6-1).
         let zero = |word: u64| !((word & LOW).wrapping_add(LOW) | word | LOW);
         let [one, other] = self.tags;
-        Ways(zero(one ^ tag) >> 15 | zero(other ^ tag) >> 14)
+        Ways(zero(one ^ tag) >> 15 | zero(other ^ tag) >> 7)
     }
 
     fn tag(&self, way: usize) -> u16 {
-        self.tags.get(way / 4).map_or(0, |word| (word >> (way % 4 * 16)) as u16)
+        self.tags.get(way % 2).map_or(0, |word| (word >> (way / 2 * 16)) as u16)
     }
 
     fn set(&mut self, way: usize, tag: u16, name: Name) {
-        let shift = way % 4 * 16;
-        if let (Some(word), Some(slot)) = (self.tags.get_mut(way / 4), self.names.get_mut(way)) {
+        let shift = way / 2 * 16;
+        if let (Some(word), Some(slot)) = (self.tags.get_mut(way % 2), self.names.get_mut(way)) {
             *word = *word & !(0xffff << shift) | u64::from(tag) << shift;
             *slot = name.0;
         }
@@ -209,9 +216,9 @@ impl Iterator for Ways {
         if self.0 == 0 {
             return None;
         }
-        let bit = self.0.trailing_zeros() as usize;
+        let way = self.0.trailing_zeros() / 8;
         self.0 &= self.0 - 1;
-        Some(bit / 16 + bit % 2 * 4)
+        Some(way as usize)
     }
 }
 

@@ -114,16 +114,15 @@ impl State {
     /// The state after this packet.
     #[inline(always)]
     pub(crate) fn next(self, signal: Signal, direction: Direction) -> Self {
-        /// By state, signal and direction: read for every packet.
-        const NEXT: [[[State; 2]; Signal::ALL.len()]; State::COUNT] = {
-            let mut table = [[[State::Close; 2]; Signal::ALL.len()]; State::COUNT];
+        /// By state, signal and direction: read for every packet. Numbers go up to 15, so that no row is of odd length.
+        const NEXT: [[[State; 2]; 16]; 16] = {
+            let mut table = [[[State::Close; 2]; 16]; 16];
             let mut cell = 0;
-            while cell < Signal::ALL.len() * State::COUNT {
-                let (state, signal) = (cell / Signal::ALL.len(), cell % Signal::ALL.len());
+            while cell < 16 * Signal::ALL.len() {
+                let (state, signal) = (cell % 16, Signal::ALL[cell / 16]);
                 if let Some(before) = State::from_u8(state as u8) {
-                    let said = Signal::ALL[signal];
-                    table[state][signal] =
-                        [before.after(said, Direction::Original), before.after(said, Direction::Reply)];
+                    let ways = [before.after(signal, Direction::Original), before.after(signal, Direction::Reply)];
+                    table[state][cell / 16] = ways;
                 }
                 cell += 1;
             }
@@ -162,7 +161,7 @@ impl State {
     /// ports, which then is a new flow and chooses its backend afresh.
     #[inline(always)]
     pub(crate) fn ends_with(self, signal: Signal, direction: Direction) -> bool {
-        signal == Signal::Syn && direction == Direction::Original && self.is_over()
+        self.is_over() && signal == Signal::Syn && direction == Direction::Original
     }
 
     const fn is_over(self) -> bool {
@@ -179,9 +178,6 @@ impl State {
             Self::Established | Self::Stream | Self::SctpEstablished => Class::Established,
         }
     }
-
-    /// One more than the largest number of a state.
-    const COUNT: usize = 15;
 
     /// The state of this number.
     #[inline(always)]

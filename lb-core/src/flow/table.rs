@@ -7,7 +7,7 @@
 
 use super::clock::Ticks;
 use super::entry::{Entry, NONE, WideEntry};
-use super::index::{self, Index, Name};
+use super::index::{self, Index, Name, Place};
 use super::loads::Loads;
 use super::{Class, Direction, Flags, Flow, FlowId, State};
 use crate::hash::TupleHash;
@@ -103,16 +103,22 @@ impl<'m> FlowTable<'m> {
         self.hash.of(tuple)
     }
 
-    /// Loads what a look-up of this hash reads first. The sum of these must be put to some use.
+    /// Where a tuple is looked up.
     #[inline(always)]
-    pub(crate) fn touch_bucket(&self, hash: u64) -> u64 {
-        self.index.touch(hash)
+    pub(crate) fn place(&self, tuple: &Packed) -> Place {
+        self.index.place(self.hash.of(tuple))
     }
 
-    /// The name that a tuple of this hash has, if it has one: to be believed by [`Self::known`] alone.
+    /// Loads what a look-up reads first. The sum of these must be put to some use.
     #[inline(always)]
-    pub(crate) fn candidate(&self, hash: u64) -> Name {
-        self.index.candidate(hash)
+    pub(crate) fn touch_bucket(&self, place: Place) -> u64 {
+        self.index.touch(place)
+    }
+
+    /// The name that a tuple of this place has, if it has one: to be believed by [`Self::known`] alone.
+    #[inline(always)]
+    pub(crate) fn candidate(&self, place: Place) -> Name {
+        self.index.candidate(place)
     }
 
     /// Loads the entry of a candidate.
@@ -132,15 +138,15 @@ impl<'m> FlowTable<'m> {
         let (direction, other) = (name.direction(), name.direction().other());
         match tuple.family {
             Family::V4 => {
-                let entry = self.v4.get_mut(name.flow() as usize).filter(|entry| entry.matches(direction, tuple))?;
+                let entry = self.v4.get_mut(name.flow() as usize)?;
                 let to = entry.tuple(other).reversed();
-                Some((entry, to))
+                if entry.matches(direction, tuple) { Some((entry, to)) } else { None }
             }
             Family::V6 => {
                 let wide = name.flow().wrapping_sub(self.v4.len() as u32);
-                let wide = self.v6.get_mut(wide as usize).filter(|wide| wide.matches(direction, tuple))?;
+                let wide = self.v6.get_mut(wide as usize)?;
                 let to = wide.tuple(other).reversed();
-                Some((&mut wide.entry, to))
+                if wide.matches(direction, tuple) { Some((&mut wide.entry, to)) } else { None }
             }
         }
     }

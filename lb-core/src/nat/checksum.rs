@@ -83,10 +83,12 @@ impl AddAssign for Delta {
 pub(crate) struct Change(pub(crate) u16);
 
 impl Change {
-    /// What putting the old words back adds: the complement. Never 0, as no folded sum of some words is.
+    /// What putting the old words back adds: the complement. Never 0, as no folded sum of some words is. Not a
+    /// branch either way.
     #[inline(always)]
-    pub(crate) const fn undone(self) -> Self {
-        Self(if self.0 == 0xffff { 0xffff } else { !self.0 })
+    pub(crate) const fn undone_if(self, undone: bool) -> Self {
+        let sum = self.0 ^ (undone as u16).wrapping_neg();
+        Self(if sum == 0 { 0xffff } else { sum })
     }
 
     /// As [`Delta::update`].
@@ -189,7 +191,7 @@ mod tests {
                     (Change::from(delta), Change::from(Delta::word(u16::to_be_bytes(new), u16::to_be_bytes(old))));
                 assert_eq!(change.update(before), after, "{rest:#x} {old:#x} {new:#x}");
                 assert_eq!(change.update_udp(udp(before)), udp(after), "{rest:#x} {old:#x} {new:#x}");
-                assert_eq!(change.undone().update(after), undone.update(after), "{rest:#x} {old:#x} {new:#x}");
+                assert_eq!(change.undone_if(true).update(after), undone.update(after), "{rest:#x} {old:#x} {new:#x}");
                 let sum = fold(u64::from(rest) + u64::from(old)).to_be_bytes();
                 assert_eq!(change.update_partial(sum), delta.update_partial(sum));
                 assert_eq!(

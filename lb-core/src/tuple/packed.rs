@@ -19,9 +19,6 @@ pub(crate) struct Packed {
 pub(crate) const LABEL: u32 = 0x00ff_ffff;
 
 impl Packed {
-    /// Of no packet.
-    pub(crate) const NONE: Self = Self { addresses: [0; 4], ports: 0, label: 0, family: Family::V4 };
-
     pub(crate) const fn label(protocol: u8, zone: u16) -> u32 {
         protocol as u32 | (zone as u32) << 8
     }

@@ -21,6 +21,8 @@ pub(crate) struct Plain {
 }
 
 /// Reads a plain packet; `None` if it is not one.
+///
+/// Each family makes the whole of the result: addresses handed from here to there would be copied.
 #[inline(always)]
 pub(crate) fn read(data: &[u8], link: Link, zone: u16) -> Option<Plain> {
     let (family, network) = match link {
@@ -32,60 +34,59 @@ pub(crate) fn read(data: &[u8], link: Link, zone: u16) -> Option<Plain> {
         },
     };
     let packet = data.get(network..)?;
-    let (addresses, protocol, length, payload) = match family {
-        Family::V4 => read_v4(packet)?,
-        Family::V6 => read_v6(packet)?,
-    };
-    let (ports, tcp) = match Protocol(protocol) {
+    match family {
+        Family::V4 => {
+            let (header, payload) = split::<ipv4::Header>(packet)?;
+            let whole = u16::from_be_bytes(header.fragment) & ipv4::FRAGMENT == 0;
+            (whole && header.version_length == ipv4::PLAIN).then_some(())?;
+            let length = match u16::from_be_bytes(header.total_length) {
+                0 => payload.len(),
+                total => usize::from(total).checked_sub(size_of::<ipv4::Header>())?,
+            };
+            let addresses = [u64::from_le_bytes(must_cast([header.source, header.destination])), 0, 0, 0];
+            let (ports, tcp) = transport(header.protocol, payload, length)?;
+            let tuple = Packed { addresses, ports, label: Packed::label(header.protocol, zone), family: Family::V4 };
+            Some(Plain { tuple, network: network as u16, tcp })
+        }
+        Family::V6 => {
+            let (header, payload) = split::<ipv6::Header>(packet)?;
+            let [version, ..] = header.version_flow;
+            let words: [[u8; 8]; 4] = must_cast([header.source, header.destination]);
+            let addresses @ [a, b, c, d] = words.map(u64::from_le_bytes);
+            let mapped = |one: u64, other: u64| one == 0 && other as u32 == u32::from_le_bytes([0, 0, 0xff, 0xff]);
+            (version >> 4 == 6 && !mapped(a, b) && !mapped(c, d)).then_some(())?;
+            let length = match u16::from_be_bytes(header.payload_length) {
+                0 => payload.len(),
+                length => usize::from(length),
+            };
+            let (ports, tcp) = transport(header.next, payload, length)?;
+            let tuple = Packed { addresses, ports, label: Packed::label(header.next, zone), family: Family::V6 };
+            Some(Plain { tuple, network: network as u16, tcp })
+        }
+    }
+}
+
+/// Ports, and of TCP the flags, of a payload that is this long by the IP header.
+#[inline(always)]
+fn transport(protocol: u8, payload: &[u8], length: usize) -> Option<(u32, Option<TcpFlags>)> {
+    match Protocol(protocol) {
         Protocol::TCP => {
             let (header, _) = split::<tcp::Header>(payload)?;
-            let header_length = usize::from(header.data_offset >> 4) * 4;
-            (header_length >= size_of::<tcp::Header>() && header_length <= length).then_some(())?;
-            ([header.source_port, header.destination_port], Some(TcpFlags(header.flags)))
+            let own = usize::from(header.data_offset >> 4) * 4;
+            (own >= size_of::<tcp::Header>() && own <= length).then_some(())?;
+            let ports = u32::from_le_bytes(must_cast([header.source_port, header.destination_port]));
+            Some((ports, Some(TcpFlags(header.flags))))
         }
         Protocol::UDP => {
             let (header, _) = split::<udp::Header>(payload)?;
             let own = usize::from(u16::from_be_bytes(header.length));
-            (length >= size_of::<udp::Header>()).then_some(())?;
-            (own == 0 || own >= size_of::<udp::Header>() && own <= length).then_some(())?;
-            ([header.source_port, header.destination_port], None)
+            let fits = own == 0 || own >= size_of::<udp::Header>() && own <= length;
+            (fits && length >= size_of::<udp::Header>()).then_some(())?;
+            let ports = u32::from_le_bytes(must_cast([header.source_port, header.destination_port]));
+            Some((ports, None))
         }
-        _ => return None,
-    };
-    let ports = u32::from_le_bytes(must_cast(ports));
-    let tuple = Packed { addresses, ports, label: Packed::label(protocol, zone), family };
-    Some(Plain { tuple, network: network as u16, tcp })
-}
-
-/// Addresses, protocol, how long the payload is by the header, and the payload at hand.
-type Read<'d> = ([u64; 4], u8, usize, &'d [u8]);
-
-#[inline(always)]
-fn read_v4(packet: &[u8]) -> Option<Read<'_>> {
-    let (header, payload) = split::<ipv4::Header>(packet)?;
-    let whole = u16::from_be_bytes(header.fragment) & ipv4::FRAGMENT == 0;
-    (whole && header.version_length == ipv4::PLAIN).then_some(())?;
-    let length = match u16::from_be_bytes(header.total_length) {
-        0 => payload.len(),
-        total => usize::from(total).checked_sub(size_of::<ipv4::Header>())?,
-    };
-    let addresses = u64::from_le_bytes(must_cast([header.source, header.destination]));
-    Some(([addresses, 0, 0, 0], header.protocol, length, payload))
-}
-
-#[inline(always)]
-fn read_v6(packet: &[u8]) -> Option<Read<'_>> {
-    let (header, payload) = split::<ipv6::Header>(packet)?;
-    let [version, ..] = header.version_flow;
-    let addresses @ [a, b, c, d]: [u64; 4] =
-        must_cast::<_, [[u8; 8]; 4]>([header.source, header.destination]).map(u64::from_le_bytes);
-    let mapped = |first: u64, second: u64| first == 0 && second as u32 == u32::from_le_bytes([0, 0, 0xff, 0xff]);
-    (version >> 4 == 6 && !mapped(a, b) && !mapped(c, d)).then_some(())?;
-    let length = match u16::from_be_bytes(header.payload_length) {
-        0 => payload.len(),
-        length => usize::from(length),
-    };
-    Some((addresses, header.next, length, payload))
+        _ => None,
+    }
 }
 
 /// The header that these bytes begin with, and what follows it.
