@@ -21,6 +21,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("tuple", &[]),
     ("hash", &["tuple"]),
     ("memory", &[]),
+    ("prefetch", &[]),
     ("scheduler", &[]),
     // What goes in and what comes out: plain types, made of the layers' smallest ones.
     ("packet", &["nat::Checksum", "verdict", "wire::Link"]),
@@ -28,7 +29,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("counters", &["flow::Direction", "flow::FlowId", "verdict"]),
     // The layers, which do not know each other. Rules are pure: they have seen neither frame nor flow.
     ("wire", &["tuple"]),
-    ("flow", &["config", "hash", "memory::Block", "time", "tuple"]),
+    ("flow", &["config", "hash", "memory::Block", "prefetch::prefetch", "time", "tuple"]),
     ("pick", &["hash", "rng", "rules::Backend", "rules::Pool", "rules::Segment", "scheduler", "tuple"]),
     ("rules", &["hash", "packet::Origin", "scheduler", "tuple", "verdict"]),
     ("nat", &["tuple", "wire"]),

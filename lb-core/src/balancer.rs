@@ -12,7 +12,6 @@ mod limiter;
 mod relate;
 mod share;
 
-use core::hint::black_box;
 use core::time::Duration;
 
 use crate::config::{Config, Sizes};
@@ -107,8 +106,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     /// [`process`](Self::process) for each packet in order.
     ///
-    /// Each stage loads what the next one reads, for all packets of a chunk before the first of them goes on, so
-    /// that they wait for memory together. What a stage finds is only a guess by the time that it is used, as packets
+    /// Each stage asks for the memory that the next one reads, for all packets of a chunk before the first of them
+    /// goes on, so that they wait for it together. What a stage finds is only a guess by the time that it is used, as packets
     /// before may have begun and ended flows; [`conclude`](Self::conclude) verifies it.
     pub fn process_batch(&mut self, now: Instant, packets: &mut [Packet<'_>]) {
         self.set_time(now);
@@ -119,20 +118,16 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     *plain = Some(read);
                 }
             }
-            let mut touched = 0u64;
             for (plain, place) in plain.iter().zip(&mut places) {
                 if let Some(plain) = plain {
                     *place = self.flows.place(&plain.tuple);
-                    touched = touched.wrapping_add(self.flows.touch_bucket(*place));
+                    self.flows.prefetch_bucket(*place);
                 }
             }
             for (name, place) in names.iter_mut().zip(&places) {
                 *name = self.flows.candidate(*place);
+                self.flows.prefetch_entry(*name);
             }
-            for name in &names {
-                touched = touched.wrapping_add(self.flows.touch_entry(*name));
-            }
-            black_box(touched);
             for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
                 self.conclude(packet, plain, *name);
             }

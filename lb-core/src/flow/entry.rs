@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::clock::Ticks;
 use super::{Direction, State};
+use crate::prefetch::prefetch;
 use crate::time::Instant;
 use crate::tuple::packed::{LABEL, Packed};
 use crate::tuple::{Family, Tuple};
@@ -174,10 +175,11 @@ impl WideEntry {
         self.entry.tuple_between(direction, of(&self.addresses, direction), Family::V6)
     }
 
-    /// Loads the line of the addresses, ahead of its being read.
+    /// Asks for both of its lines, ahead of their being read.
     #[inline(always)]
-    pub(super) fn touch(&self) -> u64 {
-        self.addresses[0][0]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.entry);
+        prefetch(&self.addresses);
     }
 }
 

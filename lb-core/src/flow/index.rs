@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::Direction;
 use crate::memory::Block;
+use crate::prefetch::prefetch;
 
 /// Keys in a bucket.
 const WAYS: usize = 8;
@@ -86,10 +87,12 @@ impl<'m> Index<'m> {
         if sum >= bucket { sum - bucket } else { sum + n - bucket }
     }
 
-    /// Loads a key's first bucket, ahead of its being read: the sum of these must be put to some use.
+    /// Asks for a key's first bucket, ahead of its being read.
     #[inline(always)]
-    pub(super) fn touch(&self, place: Place) -> u64 {
-        self.buckets.get(place.bucket as usize).map_or(0, |bucket| bucket.tags[0])
+    pub(super) fn prefetch(&self, place: Place) {
+        if let Some(bucket) = self.buckets.get(place.bucket as usize) {
+            prefetch(bucket);
+        }
     }
 
     /// A name that a key of this place may have: nearly always the one that it has, if it is here.

@@ -12,6 +12,7 @@ use super::loads::Loads;
 use super::{Class, Direction, Flags, Flow, FlowId, State};
 use crate::hash::TupleHash;
 use crate::memory::Block;
+use crate::prefetch::prefetch;
 use crate::time::Instant;
 use crate::tuple::Family;
 use crate::tuple::packed::Packed;
@@ -109,10 +110,10 @@ impl<'m> FlowTable<'m> {
         self.index.place(self.hash.of(tuple))
     }
 
-    /// Loads what a look-up reads first. The sum of these must be put to some use.
+    /// Asks for what a look-up reads first.
     #[inline(always)]
-    pub(crate) fn touch_bucket(&self, place: Place) -> u64 {
-        self.index.touch(place)
+    pub(crate) fn prefetch_bucket(&self, place: Place) {
+        self.index.prefetch(place);
     }
 
     /// The name that a tuple of this place has, if it has one: to be believed by [`Self::known`] alone.
@@ -121,14 +122,12 @@ impl<'m> FlowTable<'m> {
         self.index.candidate(place)
     }
 
-    /// Loads the entry of a candidate.
+    /// Asks for the entry of a candidate.
     #[inline(always)]
-    pub(crate) fn touch_entry(&self, name: Name) -> u64 {
+    pub(crate) fn prefetch_entry(&self, name: Name) {
         match name.flow().checked_sub(self.v4.len() as u32) {
-            None => self.v4.get(name.flow() as usize).map_or(0, |entry| entry.slot.into()),
-            Some(wide) => {
-                self.v6.get(wide as usize).map_or(0, |wide| u64::from(wide.entry.slot).wrapping_add(wide.touch()))
-            }
+            None => self.v4.get(name.flow() as usize).map_or((), prefetch),
+            Some(wide) => self.v6.get(wide as usize).map_or((), WideEntry::prefetch),
         }
     }
 
