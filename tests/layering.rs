@@ -31,7 +31,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("wire", &["tuple"]),
     ("flow", &["config", "hash", "memory::Block", "prefetch::prefetch", "time", "tuple"]),
     ("pick", &["hash", "rng", "rules::Backend", "rules::Pool", "rules::Segment", "scheduler", "tuple"]),
-    ("rules", &["hash", "packet::Origin", "scheduler", "tuple", "verdict"]),
+    ("rules", &["hash", "packet::Origin", "prefetch::prefetch", "scheduler", "tuple", "verdict"]),
     ("nat", &["tuple", "wire"]),
     // The data arrow: the one place where they meet.
     (

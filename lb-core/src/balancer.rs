@@ -100,7 +100,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         self.set_time(now);
         let plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
         let place = plain.as_ref().map(|plain| self.flows.place(&plain.tuple));
-        self.conclude(packet, &plain, place.map_or(Name::NONE, |place| self.flows.candidate(place)));
+        self.conclude(
+            packet,
+            &plain,
+            place.map_or(Name::NONE, |place| self.flows.candidate(place)),
+            self.flows.begun(),
+        );
         packet.verdict
     }
 
@@ -124,12 +129,16 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     self.flows.prefetch_bucket(*place);
                 }
             }
-            for (name, place) in names.iter_mut().zip(&places) {
+            for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
                 *name = self.flows.candidate(*place);
-                self.flows.prefetch_entry(*name);
+                match plain {
+                    Some(plain) if *name == Name::NONE => self.rules.prefetch(plain.tuple.destination()),
+                    _ => self.flows.prefetch_entry(*name),
+                }
             }
+            let begun = self.flows.begun();
             for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
-                self.conclude(packet, plain, *name);
+                self.conclude(packet, plain, *name, begun);
             }
         }
     }
@@ -138,12 +147,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         (self.now, self.ticks) = (now, Ticks::at(now));
     }
 
-    /// Judges a packet. A plain one of a known flow that is in order, as nearly all are, takes the short way.
+    /// Judges a packet. A plain one takes a short way if it is of a known flow that is in order, as nearly all are, or of
+    /// no flow and no service. `name` was looked up when as many flows had `begun`.
     #[inline(always)]
-    fn conclude(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, name: Name) {
+    fn conclude(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, name: Name, begun: u64) {
         packet.releases = None;
         if let Some(plain) = plain
-            && self.forward_plain(packet, plain, name, false)
+            && (self.forward_plain(packet, plain, name, false) || self.pass_plain(packet, plain, name, begun))
         {
             return;
         }
@@ -289,6 +299,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// Begins a flow for its first packet, or says what becomes of the packet instead.
     fn begin(&mut self, packet: &Packet<'_>, key: &Packed, hash: u64, signal: Signal) -> Result<FlowId, Verdict> {
         let (now, original) = (self.now, &Tuple::from(key));
+        if self.rules.is_nobodys(original.destination) {
+            return Err(Verdict::Pass);
+        }
         let decision = self.rules.decide(original, packet.meta.origin);
         let (pool, masquerade, hairpin) = match decision.fate {
             Fate::Pass => return Err(Verdict::Pass),

@@ -81,25 +81,54 @@ pub(crate) struct TupleHash {
 impl TupleHash {
     /// The hasher whose keys are made of this one.
     pub(crate) fn new(key: &[u8; 16]) -> Self {
-        let key = Key::new(key);
-        let word = |i: usize| u128::from(key.bytes(&[b't', i as u8]));
-        Self { keys: core::array::from_fn(|i| word(2 * i) << 64 | word(2 * i + 1)) }
+        Self { keys: expand(key, b't') }
     }
 
-    /// The words two by two: (k₀ + w₁)(k₁ + w₀) + (k₂ + w₃)(k₃ + w₂) + ... + k₆, the upper half of 128 bits.
     #[inline(always)]
     pub(crate) fn of(&self, tuple: &Packed) -> u64 {
-        let pair =
-            |k0: u128, k1: u128, w0: u64, w1: u64| k0.wrapping_add(w1.into()).wrapping_mul(k1.wrapping_add(w0.into()));
         let [k0, k1, k2, k3, k4, k5, last] = self.keys;
         let [a, b, c, d] = tuple.addresses;
-        let rest = pair(k0, k1, a, u64::from(tuple.ports) | u64::from(tuple.label) << 32).wrapping_add(last);
+        let rest = pair([k0, k1], [a, tuple.rest()]).wrapping_add(last);
         let sum = match tuple.family {
             Family::V4 => rest,
-            Family::V6 => rest.wrapping_add(pair(k2, k3, b, c)).wrapping_add(pair(k4, k5, d, 0)),
+            Family::V6 => rest.wrapping_add(pair([k2, k3], [b, c])).wrapping_add(pair([k4, k5], [d, 0])),
         };
         (sum >> 64) as u64
     }
+}
+
+/// The hash of what a rule table's directory is asked: an address or an id, and a number. Made as [`TupleHash`] is,
+/// under the rules' key, with the same guarantee for what packets dial; what is in the directory its owner chose.
+#[derive(Clone, Copy)]
+pub(crate) struct AddressHash {
+    keys: [u128; 5],
+}
+
+impl AddressHash {
+    /// The hasher whose keys are made of this one.
+    pub(crate) fn new(key: &[u8; 16]) -> Self {
+        Self { keys: expand(key, b'a') }
+    }
+
+    #[inline(always)]
+    pub(crate) fn of(&self, bits: u128, number: u64) -> u32 {
+        let [k0, k1, k2, k3, last] = self.keys;
+        let address = pair([k0, k1], [bits as u64, (bits >> 64) as u64]);
+        (address.wrapping_add(pair([k2, k3], [number, 0])).wrapping_add(last) >> 96) as u32
+    }
+}
+
+/// Keys for one use, made of a caller's key by SipHash.
+fn expand<const N: usize>(key: &[u8; 16], purpose: u8) -> [u128; N] {
+    let key = Key::new(key);
+    let word = |i: usize| u128::from(key.bytes(&[purpose, i as u8]));
+    core::array::from_fn(|i| word(2 * i) << 64 | word(2 * i + 1))
+}
+
+/// What two words add to a sum whose upper half is the hash: (k₀ + w₁)(k₁ + w₀).
+#[inline(always)]
+fn pair([k0, k1]: [u128; 2], [w0, w1]: [u64; 2]) -> u128 {
+    k0.wrapping_add(w1.into()).wrapping_mul(k1.wrapping_add(w0.into()))
 }
 
 #[cfg(test)]
@@ -115,19 +144,19 @@ mod tests {
         const N: u32 = 1 << 16;
         let hash = TupleHash::new(&[7; 16]);
         let addresses = [0x0100_000a_0200_000a, 0, 0, 0];
-        let base = Packed { addresses, ports: 0x5000_1234, label: 6, family: Family::V4 };
-        let wide = Packed { family: Family::V6, addresses: [1, 2, 3, 4], ..base };
+        let v4 = |addresses, ports, label| Packed::new(Family::V4, addresses, ports, label);
+        let v6 = |addresses| Packed::new(Family::V6, addresses, 0x5000_1234, 6);
         let vary = |i: u32| {
             let shifted = |n: u32| u64::from(i) << n;
             [
-                Packed { ports: i, ..base },
-                Packed { ports: i << 16, ..base },
-                Packed { label: 6 | i << 8, ..base },
-                Packed { addresses: [shifted(16), 0, 0, 0], ..base },
-                Packed { addresses: [shifted(48), 0, 0, 0], ..base },
-                Packed { addresses: [shifted(48), 2, 3, 4], ..wide },
-                Packed { addresses: [1, 2, 3, shifted(48)], ..wide },
-                Packed { addresses: [1, shifted(20), 3, shifted(20)], ..wide },
+                v4(addresses, i, 6),
+                v4(addresses, i << 16, 6),
+                v4(addresses, 0x5000_1234, 6 | i << 8),
+                v4([shifted(16), 0, 0, 0], 0x5000_1234, 6),
+                v4([shifted(48), 0, 0, 0], 0x5000_1234, 6),
+                v6([shifted(48), 2, 3, 4]),
+                v6([1, 2, 3, shifted(48)]),
+                v6([1, shifted(20), 3, shifted(20)]),
             ]
         };
         for field in 0..vary(0).len() {

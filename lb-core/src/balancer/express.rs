@@ -37,6 +37,19 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         packet.verdict = Verdict::Forward { flow: FlowId(name.flow()), direction };
         true
     }
+
+    /// Lets a plain packet pass that is of no flow and no service. False, and nothing done, if it may be of one: of a flow
+    /// if its look-up found a name, or more flows have begun since.
+    #[inline(always)]
+    pub(super) fn pass_plain(&mut self, packet: &mut Packet<'_>, plain: &Plain, name: Name, begun: u64) -> bool {
+        let unknown = name == Name::NONE && self.flows.begun() == begun;
+        let passes = unknown && self.rules.is_nobodys(plain.tuple.destination());
+        if passes {
+            self.counters.count(Verdict::Pass);
+            packet.verdict = Verdict::Pass;
+        }
+        passes
+    }
 }
 
 /// What a plain packet says about its flow.

@@ -75,8 +75,8 @@ impl Entry {
         let [before, after] = [original, reply].map(|tuple| tuple.addresses[0]);
         Self {
             addresses: [before, after],
-            ports: [original.ports, reply.ports],
-            label: original.label | (state as u32) << STATE_FROM | u32::from(flags.0) << FLAGS_FROM,
+            ports: [original.ports(), reply.ports()],
+            label: original.label() | (state as u32) << STATE_FROM | u32::from(flags.0) << FLAGS_FROM,
             changes,
             slot: NONE,
             checked: 0,
@@ -143,7 +143,7 @@ impl Entry {
 
     #[inline(always)]
     fn matches_rest(&self, direction: Direction, tuple: &Packed) -> bool {
-        (of(&self.ports, direction) == tuple.ports) & ((self.label ^ tuple.label) & LABEL == 0)
+        (of(&self.ports, direction) == tuple.ports()) & ((self.label ^ tuple.label()) & LABEL == 0)
     }
 
     /// The tuple of this direction, of an IPv4 flow.
@@ -154,7 +154,7 @@ impl Entry {
 
     #[inline(always)]
     fn tuple_between(&self, direction: Direction, addresses: [u64; 4], family: Family) -> Packed {
-        Packed { addresses, ports: of(&self.ports, direction), label: self.label & LABEL, family }
+        Packed::new(family, addresses, of(&self.ports, direction), self.label & LABEL)
     }
 }
 

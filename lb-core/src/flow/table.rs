@@ -32,6 +32,8 @@ pub(crate) struct FlowTable<'m> {
     v4: &'m mut [Entry],
     v6: &'m mut [WideEntry],
     slabs: [Slab; 2],
+    /// Flows begun so far: while this stays, no tuple is found that was not there.
+    begun: u64,
     /// Where the sweep goes on, over the entries of both families.
     hand: u32,
     /// No live flow's deadline is before this one, as far as is known.
@@ -92,6 +94,7 @@ impl<'m> FlowTable<'m> {
             v4: bytemuck::must_cast_slice_mut(narrow),
             v6: bytemuck::must_cast_slice_mut(wide.as_chunks_mut::<2>().0),
             slabs: [empty; 2],
+            begun: 0,
             hand: 0,
             soonest: None,
             sweep_soonest: None,
@@ -208,8 +211,15 @@ impl<'m> FlowTable<'m> {
         if let Some(slab) = self.slab(family) {
             slab.live += 1;
         }
+        self.begun += 1;
         self.enlist(flow, state.class());
         Ok((FlowId(flow), ended))
+    }
+
+    /// How many flows have begun.
+    #[inline(always)]
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// How many flows are counted under this key of a service port's backend.

@@ -22,7 +22,7 @@ pub(crate) fn changes(from: &Packed, to: &Packed) -> [Change; 2] {
     if from.family == Family::V6 {
         from.addresses.iter().zip(to.addresses).skip(1).for_each(|(from, to)| addresses += word(*from, to));
     }
-    let ports = Delta::pair(from.ports.to_le_bytes(), to.ports.to_le_bytes());
+    let ports = Delta::pair(from.ports().to_le_bytes(), to.ports().to_le_bytes());
     [addresses.into(), (addresses + ports).into()]
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn rewrite_plain(
         }
     };
     let (ports, rest) = transport.split_first_chunk_mut()?;
-    *ports = to.ports.to_le_bytes();
+    *ports = to.ports().to_le_bytes();
     if plain.tcp.is_some() {
         let field = field(rest, offset_of!(tcp::Header, checksum))?;
         match checksum {

@@ -68,7 +68,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         let row = node.row(tuple.destination.family(), class, source.kind, local);
         let mut fate = fate(&node, &segment, class, tuple, row);
         if let Fate::Forward { masquerade, .. } = &mut fate {
-            let from_vip = || class == VipClass::ClusterIp && self.ask(Question::ClusterIp(tuple.source)).is_some();
+            let from_vip = || class == VipClass::ClusterIp && self.claims(tuple.source).cluster_ip;
             *masquerade |= node.has(node::flag::MASQUERADE_VIP_SOURCES) && from_vip();
             *masquerade &= !(node.has(node::flag::KEEP_LOOPBACK) && source.loopback);
         }
@@ -79,6 +79,13 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
             class: Some(class),
             short_circuit: local && row.short_circuit(),
         }
+    }
+
+    /// Whether no rule can be about a packet to this address: it passes, whoever sends it. True of most packets on a node,
+    /// and quickly told; false may be said too often.
+    #[inline]
+    pub(crate) fn is_nobodys(&self, destination: Address) -> bool {
+        !self.screen.may_hold(destination) && !self.claims(destination).any()
     }
 
     /// The service port that a tuple dials (§6.1): an exact Vip first, then a node port.
@@ -111,9 +118,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
 
     /// Whether a packet to this address may dial a service, whatever its port.
     pub(crate) fn may_be_dialled(&self, destination: Address) -> bool {
-        self.ask(Question::ClusterIp(destination)).is_some()
-            || self.ask(Question::OtherIp(destination)).is_some()
-            || self.node().is_some_and(|node| node.address(destination) != 0)
+        self.claims(destination).any() || self.node().is_some_and(|node| node.address(destination) != 0)
     }
 
     /// The service port that a known flow's destination belongs to now. A node port is found by its
@@ -133,19 +138,17 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         if tuple.protocol == Protocol::TCP && own() && node.checks_health(tuple.destination_port) {
             return Fate::Accept;
         }
-        let cluster_ip = || self.ask(Question::ClusterIp(destination)).is_some();
-        if node.has(node::flag::REJECT_UNMATCHED) && cluster_ip() {
+        let claims = self.claims(destination);
+        if node.has(node::flag::REJECT_UNMATCHED) && claims.cluster_ip {
             return Fate::Reject(RejectReason::UnmatchedPort);
         }
-        let bound = || cluster_ip() || self.ask(Question::OtherIp(destination)).is_some();
-        if node.has(node::flag::BOUND_VIPS) && bound() && !own() {
+        if node.has(node::flag::BOUND_VIPS) && claims.any() && !own() {
             return match tuple.protocol {
                 Protocol::ICMP | Protocol::ICMPV6 => Fate::Accept,
                 _ => Fate::Reject(RejectReason::UnmatchedPort),
             };
         }
-        let in_cidr = || node.service_cidrs().any(|cidr| cidr.contains(destination));
-        if node.has(node::flag::DROP_UNALLOCATED) && in_cidr() && !cluster_ip() {
+        if node.has(node::flag::DROP_UNALLOCATED) && node.in_service_cidrs(destination) && !claims.cluster_ip {
             return Fate::Drop(DropReason::UnallocatedClusterIp);
         }
         Fate::Pass

@@ -11,11 +11,15 @@ mod decide;
 pub(crate) mod directory;
 pub(crate) mod image;
 pub(crate) mod node;
+mod screen;
 pub(crate) mod segment;
 
 use arena::Arena;
-use directory::{ENTRY, Hash, Question};
+use directory::{Claims, ENTRY, Hash, Question};
 use image::{Image, SLOT, Slot};
+use screen::Screen;
+
+use crate::tuple::Address;
 
 pub use apply::ApplyError;
 pub use decide::{Decision, Fate, Source};
@@ -30,6 +34,7 @@ pub struct RuleTable<M> {
     parts: Parts,
     key: [u8; 16],
     hash: Hash,
+    screen: Screen,
     fingerprint: u64,
     /// Rises with every change; what a flow was checked under is compared with it.
     generation: u32,
@@ -120,16 +125,19 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         }
         let slots = image.slots().count() * SLOT;
         let (key, fingerprint, directory) = (image.key(), image.fingerprint(), image.directory.len());
-        Ok(Self {
+        let mut table = Self {
             parts: Parts { slots: (image::HEADER, slots), directory: (image::HEADER + slots, directory), segments: 0 },
             memory,
             key,
             hash: Hash::new(&key),
+            screen: Screen::EMPTY,
             fingerprint,
             generation: 1,
             epochs_from: 0,
             room: None,
-        })
+        };
+        table.screen = table.node().map_or(Screen::EMPTY, |node| Screen::new(&node));
+        Ok(table)
     }
 
     /// The memory that it lies in.
@@ -148,6 +156,17 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     #[inline]
     fn ask(&self, question: Question) -> Option<u32> {
         directory::find(self.directory(), &self.hash, question)
+    }
+
+    #[inline]
+    fn claims(&self, address: Address) -> Claims {
+        directory::claims(self.directory(), &self.hash, address)
+    }
+
+    /// Asks for the memory that a look-up of a packet to this address reads first.
+    #[inline]
+    pub(crate) fn prefetch(&self, destination: Address) {
+        directory::prefetch_claims(self.directory(), &self.hash, destination);
     }
 
     fn slot(&self, number: u32) -> Option<Slot> {
@@ -231,6 +250,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
             parts: Parts { slots: (0, slots), directory: (slots, entries), segments: slots + entries },
             key: [0; 16],
             hash: Hash::new(&[0; 16]),
+            screen: Screen::EMPTY,
             fingerprint: 0,
             generation: 0,
             epochs_from: 0,

@@ -241,6 +241,11 @@ impl<'r> NodeRules<'r> {
             .fold(0, |all, facts| all | facts)
     }
 
+    /// The blocks of all of the node's addresses.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Prefix> + use<'r> {
+        prefixes(self.bytes, self.addresses(), self.count(82))
+    }
+
     /// The node's own addresses, the first of each family its primary one.
     pub fn own_addresses(&self) -> impl Iterator<Item = Address> + use<'r> {
         let (bytes, at) = (self.bytes, self.addresses());
@@ -260,6 +265,10 @@ impl<'r> NodeRules<'r> {
     /// Blocks that ClusterIPs come from.
     pub fn service_cidrs(&self) -> impl Iterator<Item = Prefix> + use<'r> {
         prefixes(self.bytes, self.cidrs(), self.count(84))
+    }
+
+    pub(super) fn in_service_cidrs(&self, address: Address) -> bool {
+        self.service_cidrs().any(|cidr| cidr.contains(address))
     }
 
     /// Towards which destinations to masquerade with which of the node's own addresses, in order.

@@ -8,19 +8,43 @@ use super::{Address, Family, Protocol, Tuple};
 pub(crate) struct Packed {
     /// Source, then destination: 4 bytes each in the first word (IPv4), or 16 each in all four (IPv6).
     pub(crate) addresses: [u64; 4],
-    /// Source, then destination port.
-    pub(crate) ports: u32,
-    /// The protocol in the lowest 8 bits, the zone in 16 above them.
-    pub(crate) label: u32,
+    /// [`Self::ports`], and above them [`Self::label`]: one word, as it is hashed as soon as it is made.
+    rest: u64,
     pub(crate) family: Family,
 }
 
-/// The bits of [`Packed::label`].
+/// The bits of a [`Packed::label`].
 pub(crate) const LABEL: u32 = 0x00ff_ffff;
 
+/// The protocol in the lowest 8 bits, the zone in 16 above them.
+#[inline(always)]
+pub(crate) const fn label(protocol: u8, zone: u16) -> u32 {
+    protocol as u32 | (zone as u32) << 8
+}
+
 impl Packed {
-    pub(crate) const fn label(protocol: u8, zone: u16) -> u32 {
-        protocol as u32 | (zone as u32) << 8
+    /// The tuple of these words.
+    #[inline(always)]
+    pub(crate) const fn new(family: Family, addresses: [u64; 4], ports: u32, label: u32) -> Self {
+        Self { addresses, rest: ports as u64 | (label as u64) << 32, family }
+    }
+
+    /// Source, then destination port.
+    #[inline(always)]
+    pub(crate) const fn ports(&self) -> u32 {
+        self.rest as u32
+    }
+
+    /// What [`label`] makes of protocol and zone.
+    #[inline(always)]
+    pub(crate) const fn label(&self) -> u32 {
+        (self.rest >> 32) as u32
+    }
+
+    /// All words but those of addresses.
+    #[inline(always)]
+    pub(crate) const fn rest(&self) -> u64 {
+        self.rest
     }
 
     /// The tuple of an answer to a packet of this one.
@@ -31,12 +55,21 @@ impl Packed {
             Family::V4 => [a.rotate_left(32), 0, 0, 0],
             Family::V6 => [c, d, a, b],
         };
-        Self { addresses, ports: self.ports.rotate_left(16), ..self }
+        Self::new(self.family, addresses, self.ports().rotate_left(16), self.label())
+    }
+
+    pub(crate) fn destination(&self) -> Address {
+        let [a, _, c, d] = self.addresses;
+        match self.family {
+            Family::V4 => from_v4((a >> 32) as u32),
+            Family::V6 => from_v6(c, d),
+        }
     }
 
     /// The same to another destination port.
     pub(crate) const fn to_port(self, port: u16) -> Self {
-        Self { ports: self.ports & 0xffff | (port.swap_bytes() as u32) << 16, ..self }
+        let ports = self.ports() & 0xffff | (port.swap_bytes() as u32) << 16;
+        Self::new(self.family, self.addresses, ports, self.label())
     }
 }
 
@@ -51,24 +84,24 @@ impl From<&Tuple> for Packed {
             }
         };
         let ports = u32::from(tuple.source_port.swap_bytes()) | u32::from(tuple.destination_port.swap_bytes()) << 16;
-        Self { addresses, ports, label: Self::label(tuple.protocol.0, tuple.zone), family }
+        Self::new(family, addresses, ports, label(tuple.protocol.0, tuple.zone))
     }
 }
 
 impl From<&Packed> for Tuple {
     fn from(packed: &Packed) -> Self {
-        let [a, b, c, d] = packed.addresses;
-        let (source, destination) = match packed.family {
-            Family::V4 => (from_v4(a as u32), from_v4((a >> 32) as u32)),
-            Family::V6 => (from_v6(a, b), from_v6(c, d)),
+        let [a, b, ..] = packed.addresses;
+        let source = match packed.family {
+            Family::V4 => from_v4(a as u32),
+            Family::V6 => from_v6(a, b),
         };
         Self {
             source,
-            destination,
-            source_port: (packed.ports as u16).swap_bytes(),
-            destination_port: ((packed.ports >> 16) as u16).swap_bytes(),
-            protocol: Protocol(packed.label as u8),
-            zone: (packed.label >> 8) as u16,
+            destination: packed.destination(),
+            source_port: (packed.ports() as u16).swap_bytes(),
+            destination_port: ((packed.ports() >> 16) as u16).swap_bytes(),
+            protocol: Protocol(packed.label() as u8),
+            zone: (packed.label() >> 8) as u16,
         }
     }
 }
@@ -113,8 +146,8 @@ mod tests {
             let packed = Packed::from(&tuple);
             assert_eq!(Tuple::from(&packed), tuple);
             assert_eq!(Tuple::from(&packed.reversed()), tuple.reversed());
-            assert_eq!(packed.label & !LABEL, 0);
-            assert_eq!(packed.ports.to_le_bytes(), [0x12, 0x34, 0, 80]);
+            assert_eq!(packed.label() & !LABEL, 0);
+            assert_eq!(packed.ports().to_le_bytes(), [0x12, 0x34, 0, 80]);
         }
     }
 }

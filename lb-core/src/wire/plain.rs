@@ -7,7 +7,7 @@
 use bytemuck::{AnyBitPattern, must_cast};
 
 use super::{Link, TcpFlags, ethernet, ipv4, ipv6, tcp, udp};
-use crate::tuple::packed::Packed;
+use crate::tuple::packed::{Packed, label};
 use crate::tuple::{Family, Protocol};
 
 /// What a plain packet says.
@@ -45,7 +45,7 @@ pub(crate) fn read(data: &[u8], link: Link, zone: u16) -> Option<Plain> {
             };
             let addresses = [u64::from_le_bytes(must_cast([header.source, header.destination])), 0, 0, 0];
             let (ports, tcp) = transport(header.protocol, payload, length)?;
-            let tuple = Packed { addresses, ports, label: Packed::label(header.protocol, zone), family: Family::V4 };
+            let tuple = Packed::new(family, addresses, ports, label(header.protocol, zone));
             Some(Plain { tuple, network: network as u16, tcp })
         }
         Family::V6 => {
@@ -60,7 +60,7 @@ pub(crate) fn read(data: &[u8], link: Link, zone: u16) -> Option<Plain> {
                 length => usize::from(length),
             };
             let (ports, tcp) = transport(header.next, payload, length)?;
-            let tuple = Packed { addresses, ports, label: Packed::label(header.next, zone), family: Family::V6 };
+            let tuple = Packed::new(family, addresses, ports, label(header.next, zone));
             Some(Plain { tuple, network: network as u16, tcp })
         }
     }
