@@ -224,22 +224,13 @@ pub enum Output {
     Name,
 }
 
-/// ipvs' schedulers that kube-proxy's services give nothing to work on.
-const CACHE_SCHEDULERS: [&str; 2] = ["lblc", "lblcr"];
-
 fn scheduler_names() -> impl Iterator<Item = PossibleValue> {
-    let hidden = CACHE_SCHEDULERS.map(|name| PossibleValue::new(name).hide(true));
+    let hidden = settings::CACHE_SCHEDULERS.map(|name| PossibleValue::new(name).hide(true));
     settings::SCHEDULERS.iter().map(|(name, _)| PossibleValue::new(*name)).chain(hidden)
 }
 
 fn scheduler(name: &str) -> Result<Scheduler, String> {
-    settings::scheduler(name).ok_or_else(|| {
-        let names: Vec<_> = settings::SCHEDULERS.iter().map(|(name, _)| *name).collect();
-        format!(
-            "{name} balances caches by destination and kube-proxy's services have none; take one of {}",
-            names.join(", ")
-        )
-    })
+    settings::scheduler(name).map_err(|(why, advice)| format!("{why}; {advice}"))
 }
 
 pub(super) fn prefix(text: &str) -> Result<Prefix, String> {
