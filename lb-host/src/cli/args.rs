@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use lb_core::control::{Mode, Node};
+use lb_core::control::{Control, Mode, Node};
 use lb_core::pick::Scheduler;
 use lb_core::{Prefix, RuleTable};
 
@@ -174,6 +174,16 @@ impl NodeArgs {
         settings.key = self.key.unwrap_or(settings.key);
         Ok(settings)
     }
+}
+
+/// Rules compiled from a node's objects; service ports that there can be none for are told as warnings.
+///
+/// # Errors
+/// The node itself exceeds what rules can hold.
+pub fn compiled(control: &mut Control) -> anyhow::Result<RuleTable<Vec<u8>>> {
+    let image = control.image()?;
+    control.problems().for_each(|(service, problem)| warn(&format!("Service {service}: {problem}")));
+    Ok(RuleTable::load(image)?)
 }
 
 /// Compiled rules from a file, `-` for standard input.
