@@ -85,6 +85,7 @@ pub(super) fn segment(
         (resolved.external_local, segment::flag::EXTERNAL_LOCAL),
         (resolved.uses.0, segment::flag::USES_CLUSTER),
         (resolved.uses.1, segment::flag::USES_LOCAL),
+        (resolved.keeps_destination, segment::flag::KEEPS_DESTINATION),
         (restricted, segment::flag::RESTRICTED),
         (restricted && admits_vip, segment::flag::ADMITS_VIP_SOURCE),
     ];
