@@ -18,7 +18,8 @@
 //!     server.poll(now).into_iter().for_each(|packet| client.receive(now, packet));
 //! }
 //! assert!(client.is_established(connection));
-//! assert_eq!(server.remote(server.accept(listener).unwrap()).unwrap().0, a);
+//! let accepted = server.accept(listener).unwrap();
+//! assert_eq!(server.remote(accepted).unwrap().0, a);
 //! ```
 
 mod error;
