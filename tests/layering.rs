@@ -42,7 +42,7 @@ const CORE: &[(&str, &[&str])] = &[
     ),
     // The control arrow ends at the image and the Maglev fill.
     ("control", &["hash", "pick", "rules", "scheduler", "tuple"]),
-    ("ffi", &["balancer", PUBLIC]),
+    ("ffi", &["balancer", PUBLIC, "flow::State", "rules"]),
 ];
 
 /// Modules of lb-host that only these may import.
