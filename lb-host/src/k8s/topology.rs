@@ -213,7 +213,8 @@ mod tests {
     #[test]
     fn whole_endpoints_move_where_half_of_one_is_missed() {
         type Moves<'a> = &'a [(&'a str, usize)];
-        let cases: &[(&[(&str, f64)], &str, Moves<'_>, Moves<'_>)] = &[
+        type Case<'a> = (&'a [(&'a str, f64)], &'a str, Moves<'a>, Moves<'a>);
+        let cases: &[Case<'_>] = &[
             (&[("a", 2.0), ("b", 2.0)], "aabb", &[], &[]),
             (&[("a", 2.0), ("b", 2.0)], "aaaa", &[("a", 2)], &[("b", 2)]),
             (&[("a", 1.0), ("b", 3.0)], "aabb", &[("a", 1)], &[("b", 1)]),
