@@ -117,7 +117,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         match headers.content {
             Content::Error(quoted) => return self.relate(now, packet, &headers, quoted),
             Content::Other | Content::EchoRequest => return self.unported(packet, &headers),
-            Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
+            Content::LaterFragment if !headers.tuple.protocol.has_ports() => {
+                return match self.error_of(&headers) {
+                    Some((flow, direction)) => self.relate_rest(packet, &headers, flow, direction),
+                    None => self.unported(packet, &headers),
+                };
+            }
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
         let hit = self.hit(now, &headers);
