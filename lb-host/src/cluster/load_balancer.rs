@@ -50,6 +50,7 @@ pub(super) fn adopted(change: Change) -> Change {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         health_check_port: None,
+        preserve_destination: false,
         ports: service
             .ports
             .into_iter()

@@ -101,6 +101,7 @@ impl Town {
             external_policy: external,
             affinity: None,
             health_check_port: None,
+            preserve_destination: false,
             ports: ports.to_vec(),
         };
         let mut town = Self { cluster, nodes, webs, shell, client, service };
