@@ -52,7 +52,7 @@ enum lb_code
     LB_CODE_SOURCE_RANGE = 17,
     /** The destination lies in the Service CIDR but belongs to no Service (SEMANTICS §6.6). */
     LB_CODE_UNALLOCATED_CLUSTER_IP = 18,
-    /** A packet to a loopback address that did not come from the node itself (SEMANTICS §9.5). */
+    /** A packet to a loopback address that did not come from one (SEMANTICS §9.5). */
     LB_CODE_LOOPBACK_GUARD = 19,
     /** No room for a new flow and no flow of a lower class to evict. */
     LB_CODE_FLOW_TABLE_FULL = 24,
