@@ -6,6 +6,7 @@ pub mod clock;
 pub mod device;
 pub mod dialled;
 pub mod diff;
+pub mod dns;
 pub mod explain;
 pub mod health;
 pub mod k8s;
