@@ -114,7 +114,7 @@ fn write(
     metadata.recursion_available = forwards;
     let mut bytes = Vec::new();
     let mut encoder = BinEncoder::new(&mut bytes);
-    encoder.set_max_size(limit - edns.as_ref().map_or(0, |_| OPT));
+    let room = usize::from(limit - edns.as_ref().map_or(0, |_| OPT));
     let header = encoder.place::<Header>()?;
     let mut counts = HeaderCounts { queries: 0, answers: 0, authorities: 0, additionals: 0 };
     if let Some(question) = question {
@@ -122,20 +122,19 @@ fn write(
         counts.queries = 1;
     }
     let name = question.map(Query::name);
-    let (answers, cut) = section(&mut encoder, name, &answer.answers)?;
+    let (answers, cut) = section(&mut encoder, room, name, &answer.answers)?;
     counts.answers = answers;
     if !cut {
-        let (authorities, cut) = section(&mut encoder, name, &answer.authorities)?;
+        let (authorities, cut) = section(&mut encoder, room, name, &answer.authorities)?;
         counts.authorities = authorities;
         metadata.truncation = cut;
     }
     metadata.truncation |= cut;
     if !metadata.truncation {
-        counts.additionals = section(&mut encoder, name, &answer.additionals)?.0;
+        counts.additionals = section(&mut encoder, room, name, &answer.additionals)?.0;
     }
     if let Some(mut edns) = edns {
         edns.set_rcode_high(answer.code.high());
-        encoder.set_max_size(limit);
         edns.emit(&mut encoder)?;
         counts.additionals += 1;
     }
@@ -143,18 +142,20 @@ fn write(
     Ok(bytes)
 }
 
-/// Writes records until one does not fit: how many did, and whether there was such a one.
+/// Writes records until one would end beyond `room`: how many there are, and whether there was such a one.
 fn section(
     encoder: &mut BinEncoder<'_>,
+    room: usize,
     question: Option<&Name>,
     records: &[Record],
 ) -> Result<(u16, bool), ProtoError> {
     let mut count = 0;
     for record in records {
         let start = encoder.offset();
+        // The codec's own bound is that of a name before it is compressed.
         match emit(encoder, question, record) {
-            Ok(()) => count += 1,
-            Err(ProtoError::MaxBufferSizeExceeded(_)) => {
+            Ok(()) if encoder.offset() <= room => count += 1,
+            Ok(()) | Err(ProtoError::MaxBufferSizeExceeded(_)) => {
                 encoder.set_offset(start);
                 encoder.trim();
                 return Ok((count, true));
