@@ -49,7 +49,11 @@ const CORE: &[(&str, &[&str])] = &[
 const HOST_ONLY_FROM: &[(&str, &[&str])] = &[("cli", &["main"])];
 
 /// Modules of lb-host and what they may never import.
-const HOST_NEVER: &[(&str, &[&str])] = &[("device", &["k8s"])];
+const HOST_NEVER: &[(&str, &[&str])] = &[
+    ("device", &["k8s"]),
+    // A machine's stack knows no cluster.
+    ("host", &["cluster", "device", "dns", "k8s", "proxy"]),
+];
 
 /// Crates that lb-core never names.
 const NOT_IN_CORE: &[&str] = &["std", "serde", "serde_json", "k8s_openapi", "kube"];

@@ -35,7 +35,7 @@ fn tell<M: AsRef<[u8]>>(event: &Event<'_>, rules: &RuleTable<M>, out: &mut Strin
     let _ = match (event.verdict, event.flow) {
         (Verdict::Forward { direction, .. }, Some(flow)) => {
             let (before, after) = match direction {
-                Direction::Original => (flow.original, flow.reply.reversed()),
+                Direction::Original => (flow.original, flow.leaves()),
                 Direction::Reply => (flow.reply, flow.original.reversed()),
             };
             let source = before.source != after.source || before.source_port != after.source_port;
