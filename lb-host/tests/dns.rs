@@ -197,7 +197,7 @@ fn names_are_answered_as_the_specification_has_them() {
         ("apex",  "ns.dns A",                               "NOERROR; A 10.96.0.10"),
         ("apex",  "dns A",                                  NO_DATA),
         ("AXFR",  "cluster.local. AXFR",                    "REFUSED"),
-        ("AXFR",  "cluster.local. IXFR",                    "REFUSED"),
+        ("AXFR",  "cluster.local. TYPE251",                    "REFUSED"),
         ("other", "example.com. A",                         "REFUSED"),
         ("other", "local. A",                               "REFUSED"),
         ("other", ". NS",                                   "REFUSED"),
