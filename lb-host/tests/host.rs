@@ -261,3 +261,21 @@ fn the_same_seed_is_the_same_packets() {
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
 }
+
+#[test]
+fn a_lost_fin_is_repeated_however_often_the_data_before_it_is_confirmed() {
+    let mut wire = Wire::new(12, 0, 0);
+    let (client, server) = connected(&mut wire, V4.1, 80);
+    wire.left.send(client, b"all there is").unwrap();
+    let data = wire.left.poll(wire.now).pop_front().unwrap();
+    wire.left.close(client);
+    assert_eq!(wire.left.poll(wire.now).len(), 1, "the FIN, which is lost");
+    wire.right.receive(wire.now, data);
+    wire.now = wire.now.saturating_add(Duration::from_millis(20));
+    let confirmation = wire.right.poll(wire.now).pop_front().unwrap();
+    for _ in 0..5 {
+        wire.left.receive(wire.now, confirmation.clone());
+        wire.left.poll(wire.now);
+    }
+    wire.until("closed", |wire| !wire.right.recv(server, &mut Vec::new()).unwrap());
+}

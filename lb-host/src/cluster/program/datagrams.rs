@@ -41,6 +41,10 @@ impl Program for DatagramServer {
             self.served += u64::from(sent.is_ok());
         }
     }
+
+    fn end(&mut self, host: &mut Host) {
+        self.socket.take().into_iter().for_each(|socket| host.unbind(socket));
+    }
 }
 
 /// Asks one server so many times, a datagram each `interval`, without waiting for answers.
@@ -140,5 +144,10 @@ impl Program for DatagramClient {
 
     fn next_deadline(&self) -> Option<Instant> {
         (self.left > 0).then(|| self.next.unwrap_or(Instant::ORIGIN))
+    }
+
+    fn end(&mut self, host: &mut Host) {
+        self.left = 0;
+        self.socket.take().into_iter().for_each(|socket| host.unbind(socket));
     }
 }
