@@ -140,7 +140,7 @@ fn nobody_there_is_told_as_linux_tells_it() {
             error.is_some()
         });
         assert_eq!(error, Some(((to, 54), Error::Refused)));
-        assert_eq!(wire.strays(), [Strangeness::NoSocket; 2], "a SYN and a datagram to closed ports");
+        assert_eq!(wire.strays(), [Strangeness::Closed; 2], "a SYN and a datagram to closed ports");
     }
     // Silence.
     let mut wire = Wire::new(7, 1_000_000, 0);

@@ -16,6 +16,7 @@ mod links;
 #[path = "../real/mod.rs"]
 #[allow(dead_code, reason = "the shared captures are not for these tests")]
 mod real;
+mod soak;
 mod town;
 
 use town::{By, ECHO, Town, WEB, Who, ms};
@@ -164,6 +165,7 @@ fn a_resolver_that_never_changes_its_port_follows_the_endpoints() {
             town.nodes.swap(0, 1);
             town.publish(1);
             town.cluster.run_until(town.cluster.now().saturating_add(ms(6000)));
+            assert_eq!(town.cluster.program(client).unwrap().strangers(), []);
             let queries = town.cluster.program(client).unwrap().queries();
             let answers: Vec<_> = queries.iter().map(|query| query.result.clone().unwrap().1.unwrap()).collect();
             assert_eq!(answers.len(), 60);

@@ -7,7 +7,7 @@ use lb_core::control::{Endpoint, Mode, Service, ServicePort, Slice, SlicePort, T
 use lb_core::{Address, Family, Instant, Prefix, Protocol};
 use lb_host::cluster::program::{BulkServer, DatagramServer, HttpClient, HttpServer, Reply};
 use lb_host::cluster::{Change, Cluster, MachineId, Physics, ProgramId, settings};
-use lb_host::host::{Error, Strangeness};
+use lb_host::host::{Error, Strangeness, Stray};
 
 pub(crate) const WEB: u16 = 80;
 pub(crate) const ECHO: u16 = 7;
@@ -171,7 +171,8 @@ impl Town {
     /// What reached somebody who had not asked for it.
     pub(crate) fn strays(&self) -> BTreeSet<String> {
         assert!(self.cluster.failures().is_empty(), "{:?}", self.cluster.failures());
-        let strange = self.cluster.strays().filter(|(_, stray)| stray.strangeness != Strangeness::Late);
+        let strange = |stray: &Stray| !matches!(stray.strangeness, Strangeness::Late | Strangeness::Closed);
+        let strange = self.cluster.strays().filter(|(_, stray)| strange(stray));
         strange.map(|(name, stray)| format!("{name}: {:?} {}", stray.strangeness, stray.tuple)).collect()
     }
 }
