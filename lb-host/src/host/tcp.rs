@@ -241,7 +241,7 @@ impl Host {
         let Some((listener, waiting)) =
             self.listeners.iter().find(|(_, listener)| wanted(listener)).map(|(id, found)| (*id, found.waiting.len()))
         else {
-            self.note(now, Strangeness::NoSocket, tuple, packet.clone());
+            self.note(now, Strangeness::Closed, tuple, packet.clone());
             return self.ingest(now, packet);
         };
         if waiting >= BACKLOG {
