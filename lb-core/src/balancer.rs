@@ -18,6 +18,7 @@ use crate::config::{Config, Sizes};
 use crate::counters::Counters;
 use crate::flow::affinity::{AffinityTable, Visitor};
 use crate::flow::fragments::FragmentTable;
+use crate::flow::table::Full;
 use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Name, Place, Signal, State, Ticks, table};
 use crate::hash::{Key, TupleHash};
 use crate::memory::Block;
@@ -168,7 +169,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                 Ok((flow, direction)) if self.forward_plain(packet, plain, Name::new(flow.0, direction), true) => {
                     return;
                 }
-                Ok(_) => Verdict::Drop(DropReason::StaleFlow),
+                Ok((flow, direction)) => self.forward_any(packet, flow, direction),
                 Err(verdict) => verdict,
             },
             None => self.judge_any(packet),
@@ -191,7 +192,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         match headers.content {
             Content::Error(quoted) => return self.relate(packet, &headers, quoted),
             Content::Other | Content::EchoRequest => return self.unported(packet, &headers),
-            Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
+            Content::LaterFragment if !headers.tuple.protocol.has_ports() => {
+                return match self.error_of(&headers) {
+                    Some((flow, direction)) => self.relate_rest(packet, &headers, flow, direction),
+                    None => self.unported(packet, &headers),
+                };
+            }
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
         let tuple = Packed::from(&headers.tuple);
@@ -267,7 +273,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     #[cold]
     fn compare(&mut self, flow: FlowId) -> Option<()> {
-        let (original, reply): (Tuple, Tuple) = self.flows.tuples(flow).map(|(a, b)| ((&a).into(), (&b).into()))?;
+        let (original, reply) = self.tuples(flow)?;
         let node = self.rules.node();
         let owner = self.rules.owner_of_flow(&original);
         let bound = node.is_some_and(|node| node.stale(original.protocol) == node::Stale::Reselect);
@@ -357,12 +363,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             reply.destination = node.masquerade(address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
         }
         let counted = segment.scheduler().counts().then(|| load_key(&self.key, segment.id(), address, port));
+        let direct = decision.class.is_some_and(|class| segment.keeps_destination(class));
         let checked = self.rules.generation();
         let (reply, reply_hash) =
             self.free_reply(key, (&reply).into(), masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
-        let flags = if masquerade { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
         let first = State::first(signal, original.protocol);
-        let flow = self.insert([key, &reply], [hash, reply_hash], first, flags)?;
+        let flow = self.insert([key, &reply], [hash, reply_hash], first, flags(masquerade, direct))?;
         if let Some(entry) = self.flows.entry_mut(flow) {
             (entry.slot, entry.checked) = (slot, checked);
         }
@@ -383,13 +389,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         flags: Flags,
     ) -> Result<FlowId, Verdict> {
         let now = self.ticks;
-        let full = Verdict::Drop(DropReason::FlowTableFull);
         let changes = nat::changes(original, &reply.reversed()).map(|change| change.0);
-        let (flow, ended) = self.flows.insert(now, tuples, hashes, changes, state, flags).map_err(|_| full)?;
-        self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
-        self.counters.flows_created += 1;
+        let inserted = self.flows.insert(now, tuples, hashes, changes, state, flags);
+        let (Ok((_, ended)) | Err(Full(ended))) = inserted;
         self.counters.flows_expired += ended.expired;
         self.counters.flows_evicted += ended.evicted;
+        let (flow, _) = inserted.map_err(|_| Verdict::Drop(DropReason::FlowTableFull))?;
+        self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
+        self.counters.flows_created += 1;
         Ok(flow)
     }
 
@@ -405,13 +412,19 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if !masquerade && let Some(hash) = self.free_hash(original, &reply) {
             return Some((reply, hash));
         }
-        let start = self.rng.below(u32::from(u16::MAX));
-        for port in ports?.candidates(start) {
-            self.counters.port_tries += 1;
-            let reply = reply.to_port(port);
-            if let Some(hash) = self.free_hash(original, &reply) {
-                self.counters.ports_changed += 1;
-                return Some((reply, hash));
+        let ports = ports?;
+        for tries in PortRange::ROUNDS {
+            let start = self.rng.below(ports.count());
+            for port in ports.candidates(start, tries) {
+                self.counters.port_tries += 1;
+                let reply = reply.to_port(port);
+                if let Some(hash) = self.free_hash(original, &reply) {
+                    self.counters.ports_changed += 1;
+                    return Some((reply, hash));
+                }
+            }
+            if tries >= ports.count() {
+                break;
             }
         }
         None
@@ -421,6 +434,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     fn free_hash(&mut self, original: &Packed, reply: &Packed) -> Option<u64> {
         let hash = self.flows.hash(reply);
         (reply != original && self.find_live(hash, reply).is_none()).then_some(hash)
+    }
+
+    /// As [`forward`](Self::forward), for a packet whose headers were not read in full.
+    fn forward_any(&mut self, packet: &mut Packet<'_>, flow: FlowId, direction: Direction) -> Verdict {
+        let Ok(Some(mut headers)) = wire::parse(packet.data, packet.meta.link) else { return Verdict::Pass };
+        headers.tuple.zone = packet.meta.zone;
+        self.forward(packet, &headers, flow, direction)
     }
 
     /// Rewrites any packet of a flow, and notes that it came by.
@@ -439,9 +459,20 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         Verdict::Forward { flow, direction }
     }
 
-    /// The tuple that a packet of this direction leaves with: the other direction's, reversed.
+    /// The tuple that a packet of this direction leaves with: the other direction's, reversed; its own if the flow's
+    /// destination is kept.
     fn translated(&self, flow: FlowId, direction: Direction) -> Option<Tuple> {
-        Some((&self.flows.tuple(flow, direction.other())?.reversed()).into())
+        let direct = || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::DIRECT));
+        let to = match direction {
+            Direction::Original if direct() => self.flows.tuple(flow, Direction::Original)?,
+            _ => self.flows.tuple(flow, direction.other())?.reversed(),
+        };
+        Some((&to).into())
+    }
+
+    /// Both tuples of a flow, the original first.
+    fn tuples(&self, flow: FlowId) -> Option<(Tuple, Tuple)> {
+        self.flows.tuples(flow).map(|(original, reply)| ((&original).into(), (&reply).into()))
     }
 
     /// A packet without ports can't be a flow's; its destination may still be a service's.
@@ -516,6 +547,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         self.flows.ids().filter_map(|id| self.flow(id))
     }
 
+    /// Every flow whose name is this one or a later one, by rising names.
+    #[cfg(feature = "ffi")]
+    pub(crate) fn flows_from(&self, first: FlowId) -> impl Iterator<Item = (FlowId, Flow)> {
+        self.flows.ids().skip_while(move |id| *id < first).filter_map(|id| Some((id, self.flow(id)?)))
+    }
+
     /// Puts a flow in that another balancer, or this one before a restart, had; its next packet is
     /// compared with the rules.
     ///
@@ -535,7 +572,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if tuples.iter().zip(hashes).any(|(tuple, hash)| self.find_live(hash, tuple).is_some()) {
             return Err(RestoreError::Taken);
         }
-        let flags = if flow.masqueraded { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
+        let flags = flags(flow.masqueraded, flow.direct);
         let id = self.insert(tuples.each_ref(), hashes, flow.state, flags).map_err(|_| RestoreError::Full)?;
         self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
         if let Some(entry) = self.flows.entry_mut(id) {
@@ -574,6 +611,11 @@ enum Hit {
     /// A client's packet of such a flow, which has ended.
     Released,
     None,
+}
+
+fn flags(masqueraded: bool, direct: bool) -> Flags {
+    let all = [(masqueraded, Flags::MASQUERADED), (direct, Flags::DIRECT)];
+    all.into_iter().filter(|(set, _)| *set).fold(Flags::default(), |flags, (_, flag)| flags.with(flag))
 }
 
 /// Under what a backend's live flows are counted.

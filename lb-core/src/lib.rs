@@ -53,6 +53,7 @@
 //!     internal_policy: TrafficPolicy::Cluster,
 //!     external_policy: TrafficPolicy::Cluster,
 //!     affinity: None,
+//!     preserve_destination: false,
 //!     health_check_port: None,
 //!     ports: vec![ServicePort { name: "".into(), protocol: Protocol::UDP, port: 53, node_port: None }],
 //! });
@@ -90,7 +91,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![no_std]
-// All of it but prefetch.rs, which gives its reason.
+// Of the modules of this crate prefetch.rs, which gives its reason, and `ffi` alone are allowed any.
 #![deny(unsafe_code)]
 // No packet, image or argument makes the engine panic. Tests may: see clippy.toml.
 #![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unreachable, clippy::unwrap_used)]
@@ -103,6 +104,8 @@ pub mod config;
 #[cfg(feature = "alloc")]
 pub mod control;
 pub mod counters;
+#[cfg(feature = "ffi")]
+pub mod ffi;
 pub mod flow;
 mod hash;
 mod memory;

@@ -9,7 +9,7 @@ use crate::wire::plain::Plain;
 
 impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// Rewrites a plain packet of the flow that `name` is said to be of, and notes that it came by. False, and nothing
-    /// done, if it is not, or unless the flow is `begun` just now or else such that [`flow_of`](Self::flow_of) would find it
+    /// done, if it is not, if the flow keeps its destination, or unless it is `begun` just now or else such that [`flow_of`](Self::flow_of) would find it
     /// and change nothing.
     #[inline(always)]
     pub(super) fn forward_plain(&mut self, packet: &mut Packet<'_>, plain: &Plain, name: Name, begun: bool) -> bool {
@@ -20,7 +20,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             && !entry.is_expired(self.ticks)
             && !entry.flags().has(Flags::STALE)
             && !state.ends_with(signal, direction);
-        if !begun && !in_order {
+        if (!begun && !in_order) || entry.flags().has(Flags::DIRECT) {
             return false;
         }
         let changes = entry.changes.map(|change| Change(change).undone_if(direction == Direction::Reply));

@@ -87,6 +87,12 @@ impl<'m> Index<'m> {
         if sum >= bucket { sum - bucket } else { sum + n - bucket }
     }
 
+    /// Both buckets of a key.
+    #[cfg(test)]
+    pub(super) fn both(&self, Place { bucket, tag }: Place) -> [usize; 2] {
+        [bucket as usize, self.other(bucket as usize, tag)]
+    }
+
     /// Asks for a key's first bucket, ahead of its being read.
     #[inline(always)]
     pub(super) fn prefetch(&self, place: Place) {

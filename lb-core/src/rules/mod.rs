@@ -21,7 +21,7 @@ use screen::Screen;
 
 use crate::tuple::Address;
 
-pub use apply::ApplyError;
+pub use apply::{ApplyError, Space};
 pub use decide::{Decision, Fate, Source};
 pub use image::{LoadError, VERSION};
 pub use node::{NodeRules, SourceKind, Stale};
