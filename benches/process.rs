@@ -95,7 +95,7 @@ fn new(group: &mut BenchmarkGroup<'_, WallTime>, flows: usize) {
             let (mut rig, mut packets) = (rig.borrow_mut(), packets.borrow_mut());
             for packet in packets.iter_mut() {
                 if let Verdict::Forward { flow, .. } = packet.verdict {
-                    forget(&mut rig.balancer, Instant::from_nanos(now.get()), flow);
+                    rig.forget(Instant::from_nanos(now.get()), flow);
                 }
                 packet.data.copy_from_slice(&syn);
                 address(packet.data, &dial(mix, clients.get()));
@@ -120,15 +120,6 @@ fn new(group: &mut BenchmarkGroup<'_, WallTime>, flows: usize) {
         let live = rig.balancer.flows().filter(|flow| flow.deadline > Instant::from_nanos(now.get())).count();
         assert_eq!(live, flows + RING, "another number of flows than was to be measured");
     }
-}
-
-/// Ends an expired flow: a packet from its backend finds it too old, and is nobody's.
-fn forget(balancer: &mut Balancer<'_, Vec<u8>>, now: Instant, flow: lb_core::FlowId) {
-    let flow = balancer.flow(flow).expect("a flow of the last round");
-    let mut frame = prototype(Kind::Ack, true);
-    address(&mut frame, &flow.reply);
-    let verdict = balancer.process(now, &mut Packet::new(&mut frame, Meta::default()));
-    assert_eq!(verdict, Verdict::Pass);
 }
 
 /// Packets of no service.

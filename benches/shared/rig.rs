@@ -102,6 +102,15 @@ impl Rig {
             other => panic!("{tuple} was not forwarded: {other:?}"),
         }
     }
+
+    /// Ends an expired flow: a packet from its backend finds it too old, and is nobody's.
+    pub(crate) fn forget(&mut self, now: Instant, flow: lb_core::FlowId) {
+        let flow = self.balancer.flow(flow).expect("a flow of the last round");
+        let mut frame = prototype(Kind::Ack, flow.reply.source.family() == lb_core::Family::V4);
+        address(&mut frame, &flow.reply);
+        let verdict = self.balancer.process(now, &mut Packet::new(&mut frame, Meta::default()));
+        assert_eq!(verdict, Verdict::Pass);
+    }
 }
 
 /// What the client of this number dials: no two alike, 65,536 clients, each from a range of ports.

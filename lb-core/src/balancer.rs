@@ -130,12 +130,19 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     self.flows.prefetch_bucket(*place);
                 }
             }
+            let mut unknown = false;
             for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
                 *name = self.flows.candidate(*place);
                 match plain {
-                    Some(plain) if *name == Name::NONE => self.rules.prefetch(plain.tuple.destination()),
+                    Some(plain) if *name == Name::NONE => {
+                        unknown = true;
+                        self.rules.prefetch_claims(plain.tuple.destination());
+                    }
                     _ => self.flows.prefetch_entry(*name),
                 }
+            }
+            if unknown {
+                self.look_ahead(&plain, &mut names);
             }
             let begun = self.flows.begun();
             for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
@@ -158,14 +165,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         {
             return;
         }
-        self.judge(packet, plain);
+        self.judge(packet, plain, name == Name::NONE && self.flows.begun() == begun);
     }
 
-    /// Judges a packet by the long way.
+    /// Judges a packet by the long way. A plain one that is `unknown` is surely of no flow.
     #[inline(never)]
-    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>) {
+    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool) {
         let verdict = match plain {
-            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain)) {
+            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain), unknown) {
                 Ok((flow, direction)) if self.forward_plain(packet, plain, Name::new(flow.0, direction), true) => {
                     return;
                 }
@@ -201,7 +208,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
         let tuple = Packed::from(&headers.tuple);
-        match self.flow_of(packet, &tuple, signal(headers.content)) {
+        match self.flow_of(packet, &tuple, signal(headers.content), false) {
             Ok((flow, direction)) => self.forward(packet, &headers, flow, direction),
             Err(verdict) => verdict,
         }
@@ -209,9 +216,15 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     /// The flow that a packet belongs to, begun if it is the first, and which way the packet goes; or what becomes of the
     /// packet instead.
-    fn flow_of(&mut self, packet: &Packet<'_>, tuple: &Packed, signal: Signal) -> Result<(FlowId, Direction), Verdict> {
+    fn flow_of(
+        &mut self,
+        packet: &Packet<'_>,
+        tuple: &Packed,
+        signal: Signal,
+        unknown: bool,
+    ) -> Result<(FlowId, Direction), Verdict> {
         let hash = self.flows.hash(tuple);
-        let hit = self.hit(tuple, hash, signal);
+        let hit = if unknown { Hit::None } else { self.hit(tuple, hash, signal) };
         match hit {
             Hit::Flow(flow, direction) => Ok((flow, direction)),
             Hit::Stale => Err(Verdict::Drop(DropReason::StaleFlow)),
@@ -308,6 +321,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if self.rules.is_nobodys(original.destination) {
             return Err(Verdict::Pass);
         }
+        self.flows.prefetch_free(key.family);
         let decision = self.rules.decide(original, packet.meta.origin);
         let (pool, masquerade, hairpin) = match decision.fate {
             Fate::Pass => return Err(Verdict::Pass),
@@ -433,6 +447,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// The hash of a reply tuple if no flow has it.
     fn free_hash(&mut self, original: &Packed, reply: &Packed) -> Option<u64> {
         let hash = self.flows.hash(reply);
+        self.flows.prefetch_both(hash);
         (reply != original && self.find_live(hash, reply).is_none()).then_some(hash)
     }
 

@@ -1,9 +1,10 @@
 //! The short way of nearly all packets: plain ones, of known flows that are in order.
 
-use super::{Balancer, tcp_signal};
+use super::{Balancer, CHUNK, tcp_signal};
 use crate::flow::{Direction, Flags, FlowId, Name, Signal};
 use crate::nat::{self, Change};
 use crate::packet::Packet;
+use crate::rules::RuleTable;
 use crate::verdict::Verdict;
 use crate::wire::plain::Plain;
 
@@ -38,12 +39,39 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         true
     }
 
+    /// Asks, step by step, for what the rules will read of packets whose look-ups found no flow, and notes whose are
+    /// nobody's.
+    #[inline(never)]
+    pub(super) fn look_ahead(&self, plain: &[Option<Plain>; CHUNK], names: &mut [Name; CHUNK]) {
+        let mut dialling = false;
+        for (plain, name) in plain.iter().zip(&mut *names).filter(|(_, name)| **name == Name::NONE) {
+            let Some(plain) = plain else { continue };
+            if self.rules.is_nobodys(plain.tuple.destination()) {
+                *name = Name::NOBODYS;
+            } else {
+                dialling = true;
+                self.rules.prefetch_vip(plain.tuple.dialled());
+            }
+        }
+        if !dialling {
+            return;
+        }
+        for step in [RuleTable::prefetch_slot, RuleTable::prefetch_segment] {
+            let dialling = plain.iter().zip(&*names).filter(|(_, name)| **name == Name::NONE);
+            dialling.filter_map(|(plain, _)| plain.as_ref()).for_each(|plain| step(&self.rules, plain.tuple.dialled()));
+        }
+    }
+
     /// Lets a plain packet pass that is of no flow and no service. False, and nothing done, if it may be of one: of a flow
     /// if its look-up found a name, or more flows have begun since.
     #[inline(always)]
     pub(super) fn pass_plain(&mut self, packet: &mut Packet<'_>, plain: &Plain, name: Name, begun: u64) -> bool {
-        let unknown = name == Name::NONE && self.flows.begun() == begun;
-        let passes = unknown && self.rules.is_nobodys(plain.tuple.destination());
+        let nobodys = match name {
+            Name::NOBODYS => true,
+            Name::NONE => self.rules.is_nobodys(plain.tuple.destination()),
+            _ => false,
+        };
+        let passes = nobodys && self.flows.begun() == begun;
         if passes {
             self.counters.count(Verdict::Pass);
             packet.verdict = Verdict::Pass;

@@ -35,6 +35,8 @@ pub(crate) struct Name(u32);
 impl Name {
     /// Of no flow.
     pub(crate) const NONE: Self = Self(u32::MAX);
+    /// Of no flow, nor of a service's: a note that the balancer makes, never in the index.
+    pub(crate) const NOBODYS: Self = Self(u32::MAX - 1);
 
     pub(crate) const fn new(flow: u32, direction: Direction) -> Self {
         Self(flow << 1 | direction as u32)
@@ -99,6 +101,14 @@ impl<'m> Index<'m> {
         if let Some(bucket) = self.buckets.get(place.bucket as usize) {
             prefetch(bucket);
         }
+    }
+
+    /// Asks for both of its buckets.
+    #[inline]
+    pub(super) fn prefetch_both(&self, place: Place) {
+        let other = self.other(place.bucket as usize, place.tag);
+        self.prefetch(place);
+        self.prefetch(Place { bucket: other as u32, ..place });
     }
 
     /// A name that a key of this place may have: nearly always the one that it has, if it is here.

@@ -119,6 +119,21 @@ impl<'m> FlowTable<'m> {
         self.index.prefetch(place);
     }
 
+    /// Asks for all that a new flow under this tuple will read and write of the index.
+    #[inline]
+    pub(crate) fn prefetch_both(&self, hash: u64) {
+        self.index.prefetch_both(self.index.place(hash));
+    }
+
+    /// Asks for the entry that the next new flow of this family takes.
+    #[inline]
+    pub(crate) fn prefetch_free(&self, family: Family) {
+        let Some(slab) = self.slabs.get(family as usize) else { return };
+        let base = if family == Family::V4 { 0 } else { self.v4.len() as u32 };
+        let next = if slab.free == NONE { base + slab.used } else { slab.free };
+        self.prefetch_entry(Name::new(next, Direction::Original));
+    }
+
     /// The name that a tuple of this place has, if it has one: to be believed by [`Self::known`] alone.
     #[inline(always)]
     pub(crate) fn candidate(&self, place: Place) -> Name {
@@ -346,7 +361,7 @@ impl<'m> FlowTable<'m> {
 
     /// Moves the sweep's hand past one entry, and past all those that were never used.
     fn advance(&mut self) {
-        let [v4, v6] = self.slabs;
+        let [v4, v6] = &self.slabs;
         let v4_flows = self.v4.len() as u32;
         self.hand += 1;
         if self.hand >= v4.used && self.hand < v4_flows {

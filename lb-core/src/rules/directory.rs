@@ -171,10 +171,10 @@ pub(crate) fn claims(bytes: &[u8], hash: &Hash, address: Address) -> Claims {
     claims
 }
 
-/// Asks for the memory that [`claims`] reads first.
+/// Asks for the memory that a look-up reads first.
 #[inline]
-pub(crate) fn prefetch_claims(bytes: &[u8], hash: &Hash, address: Address) {
-    let (hash, _) = hash.of(Question::ClusterIp(address));
+pub(crate) fn ask_for(bytes: &[u8], hash: &Hash, question: Question) {
+    let (hash, _) = hash.of(question);
     if let Some(entry) = bytes.get(home(hash, room(bytes)) * ENTRY) {
         prefetch(entry);
     }

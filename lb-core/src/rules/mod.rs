@@ -19,13 +19,17 @@ use directory::{Claims, ENTRY, Hash, Question};
 use image::{Image, SLOT, Slot};
 use screen::Screen;
 
-use crate::tuple::Address;
+use crate::prefetch::prefetch;
+use crate::tuple::{Address, Protocol};
 
 pub use apply::{ApplyError, Space};
 pub use decide::{Decision, Fate, Source};
 pub use image::{LoadError, VERSION};
 pub use node::{NodeRules, SourceKind, Stale};
 pub use segment::{Backend, Pool, Segment, Vip, VipClass};
+
+/// What a packet dials.
+pub(crate) type Dialled = (Address, u16, Protocol);
 
 /// Compiled rules over memory that the caller gives: flash, static RAM, a `Box`.
 #[derive(Clone)]
@@ -163,10 +167,31 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         directory::claims(self.directory(), &self.hash, address)
     }
 
-    /// Asks for the memory that a look-up of a packet to this address reads first.
+    /// Asks for the memory that [`is_nobodys`](Self::is_nobodys) reads.
     #[inline]
-    pub(crate) fn prefetch(&self, destination: Address) {
-        directory::prefetch_claims(self.directory(), &self.hash, destination);
+    pub(crate) fn prefetch_claims(&self, destination: Address) {
+        directory::ask_for(self.directory(), &self.hash, Question::ClusterIp(destination));
+    }
+
+    /// Asks for the memory that tells which service port a packet dials. This, [`prefetch_slot`](Self::prefetch_slot) and
+    /// [`prefetch_segment`](Self::prefetch_segment) each wait for what the one before asked for.
+    pub(crate) fn prefetch_vip(&self, (address, port, protocol): Dialled) {
+        directory::ask_for(self.directory(), &self.hash, Question::Vip(address, port, protocol));
+    }
+
+    pub(crate) fn prefetch_slot(&self, (address, port, protocol): Dialled) {
+        let Some(number) = self.ask(Question::Vip(address, port, protocol)) else { return };
+        if let Some(first) = self.part(self.parts.slots).get(number as usize * SLOT) {
+            prefetch(first);
+        }
+    }
+
+    pub(crate) fn prefetch_segment(&self, (address, port, protocol): Dialled) {
+        /// As much as most segments are.
+        const AHEAD: usize = 256;
+        let slot = self.ask(Question::Vip(address, port, protocol)).and_then(|number| self.slot(number));
+        let content = slot.and_then(|slot| self.content(&slot)).unwrap_or_default();
+        content.iter().take(AHEAD).step_by(64).for_each(prefetch);
     }
 
     fn slot(&self, number: u32) -> Option<Slot> {

@@ -58,6 +58,12 @@ impl Packed {
         Self::new(self.family, addresses, self.ports().rotate_left(16), self.label())
     }
 
+    /// Destination, its port, and the protocol.
+    pub(crate) fn dialled(&self) -> (Address, u16, Protocol) {
+        (self.destination(), ((self.ports() >> 16) as u16).swap_bytes(), Protocol(self.label() as u8))
+    }
+
+    #[inline(always)]
     pub(crate) fn destination(&self) -> Address {
         let [a, _, c, d] = self.addresses;
         match self.family {
