@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod device;
 pub mod dialled;
 pub mod diff;
@@ -14,3 +15,4 @@ pub mod path;
 pub mod replay;
 pub mod routing_test;
 pub mod rules;
+pub mod table;
