@@ -11,8 +11,9 @@ use super::readiness::Readiness;
 use super::{Action, Probe, Program};
 use crate::k8s::Placed;
 
-/// What a container that crashes waits before its second restart, and at most (the first comes at once); how long
-/// one must have run for its crashes to be forgotten.
+/// What a container that crashes waits before its first restart, which is until the kubelet next looks at its
+/// containers; before its second, and at most; how long it must have run for its crashes to be forgotten.
+const RELIST: Duration = Duration::from_secs(1);
 const BACK_OFF: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
 const FORGIVEN: Duration = Duration::from_secs(600);
@@ -52,7 +53,7 @@ impl Container {
             return;
         }
         if now.saturating_since(since) >= FORGIVEN {
-            self.back_off = Duration::ZERO;
+            self.back_off = RELIST;
         }
         self.stage = Stage::Waiting(now.saturating_add(self.back_off));
         self.back_off = (self.back_off * 2).clamp(BACK_OFF, LONGEST);
@@ -94,7 +95,7 @@ impl Life {
         let containers = specs.map(|spec| {
             let program = Program { pod: key.clone(), uid: uid.clone(), container: spec.name.as_str().into() };
             let readiness = Readiness::new(Means::of(spec), offset(&program));
-            Container { program, stage: Stage::Waiting(start), restarts: 0, readiness, back_off: Duration::ZERO }
+            Container { program, stage: Stage::Waiting(start), restarts: 0, readiness, back_off: RELIST }
         });
         let containers = containers.collect();
         Self { pod, addresses: Vec::new(), containers, started: None, end: None, gone: false, left: false }
