@@ -46,10 +46,17 @@ const CORE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules of lb-host that only these may import.
-const HOST_ONLY_FROM: &[(&str, &[&str])] = &[("cli", &["main"])];
+const HOST_ONLY_FROM: &[(&str, &[&str])] = &[("cli", &["main"]), ("cluster", &["cli", "demo", "main"])];
 
 /// Modules of lb-host and what they may never import.
-const HOST_NEVER: &[(&str, &[&str])] = &[("device", &["k8s"])];
+const HOST_NEVER: &[(&str, &[&str])] = &[
+    ("device", &["k8s"]),
+    // A machine's stack knows no cluster.
+    ("host", &["cluster", "device", "dns", "k8s", "proxy"]),
+    // Objects know neither the box that keeps them nor how they are printed.
+    ("k8s", &["cluster", "device", "dns", "host", "proxy", "table"]),
+    ("table", &["cluster", "device", "host"]),
+];
 
 /// Crates that lb-core never names.
 const NOT_IN_CORE: &[&str] = &["std", "serde", "serde_json", "k8s_openapi", "kube"];
@@ -460,6 +467,7 @@ fn planted_violations_are_caught() {
         ("lb-host/src/device/pcap.rs",   "use crate::k8s::Manifest;",                             Some("`device` may not import `k8s`")),
         ("lb-host/src/replay.rs",        "use crate::k8s::Manifest; use std::vec::Vec;",          None),
         ("lb-host/src/replay.rs",        "use crate::cli::Table;",                                Some("`replay` may not import `cli`")),
+        ("lb-host/src/k8s/check.rs",     "use crate::cluster::api::Api;",                         Some("`k8s` may not import `cluster`")),
         ("lb-host/src/cli/mod.rs",       "use super::replay; use crate::cli::table;",             None),
         ("lb-host/src/main.rs",          "use lb_host::cli; fn main() { let _ = std::time::SystemTime::now(); }", None),
         ("lb-host/src/replay.rs",        "fn f() { std::time::Instant::now(); }",                 Some("`Instant::now` is an argument")),

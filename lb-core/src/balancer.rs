@@ -276,10 +276,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             reply.destination = node.masquerade(address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
         }
         let counted = segment.scheduler().counts().then(|| load_key(&self.key, segment.id(), address, port));
+        let direct = decision.class.is_some_and(|class| segment.keeps_destination(class));
         let checked = self.rules.generation();
         reply.destination_port =
             self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
-        let flags = if masquerade { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
+        let flags = flags(masquerade, direct);
         let flow = self.insert(now, original, &reply, State::first(signal, original.protocol), flags)?;
         if let Some(entry) = self.flows.entry_mut(flow) {
             (entry.slot, entry.checked) = (slot, checked);
@@ -364,9 +365,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         Verdict::Forward { flow, direction }
     }
 
-    /// The tuple that a packet of this direction leaves with: the other direction's, reversed.
+    /// The tuple that a packet of this direction leaves with: the other direction's, reversed; its own if the flow's
+    /// destination is kept.
     fn translated(&self, flow: FlowId, direction: Direction) -> Option<Tuple> {
+        let direct = || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::DIRECT));
         let other = match direction {
+            Direction::Original if direct() => return self.flows.tuple(flow, Direction::Original),
             Direction::Original => Direction::Reply,
             Direction::Reply => Direction::Original,
         };
@@ -462,7 +466,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if [original, reply].into_iter().any(|tuple| self.find_live(self.now, tuple).is_some()) {
             return Err(RestoreError::Taken);
         }
-        let flags = if flow.masqueraded { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
+        let flags = flags(flow.masqueraded, flow.direct);
         let id = self.insert(self.now, original, reply, flow.state, flags).map_err(|_| RestoreError::Full)?;
         self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
         if let Some(entry) = self.flows.entry_mut(id) {
@@ -501,6 +505,11 @@ enum Hit {
     /// A client's packet of such a flow, which has ended.
     Released,
     None,
+}
+
+fn flags(masqueraded: bool, direct: bool) -> Flags {
+    let all = [(masqueraded, Flags::MASQUERADED), (direct, Flags::DIRECT)];
+    all.into_iter().filter(|(set, _)| *set).fold(Flags::default(), |flags, (_, flag)| flags.with(flag))
 }
 
 /// Under what a backend's live flows are counted.

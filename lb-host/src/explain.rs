@@ -129,8 +129,8 @@ pub fn explain<M: AsRef<[u8]>>(
         masquerade: flow.map(|flow| masquerade(&decision, &flow)),
         endpoints,
         wire: flow.map(|flow| Wire {
-            original: (flow.original.to_string(), flow.reply.reversed().to_string()),
-            reply: (flow.reply.to_string(), flow.original.reversed().to_string()),
+            original: (flow.original.to_string(), flow.leaves().to_string()),
+            reply: (flow.answer().to_string(), flow.original.reversed().to_string()),
         }),
     }
 }
@@ -206,7 +206,10 @@ pub(crate) fn because(decision: &Decision<'_>) -> String {
     };
     let policy = if class == VipClass::ClusterIp { "internalTrafficPolicy" } else { "externalTrafficPolicy" };
     let value = if segment.is_local(class) { "Local" } else { "Cluster" };
-    let mut text = format!("{} with {policy} {value}", class_word(class));
+    let mut text = match segment.keeps_destination(class) {
+        true => format!("{} with preserve-destination (§14.4)", class_word(class)),
+        false => format!("{} with {policy} {value}", class_word(class)),
+    };
     // Writing to a string can't fail.
     let _ = match decision.fate {
         Fate::Forward { .. } if decision.short_circuit => {
@@ -233,6 +236,10 @@ fn masquerade(decision: &Decision<'_>, flow: &Flow) -> Masquerade {
     let external = decision.class.is_some_and(|class| class != VipClass::ClusterIp);
     let local = decision.service.zip(decision.class).is_some_and(|((_, segment), class)| segment.is_local(class));
     let wanted = matches!(decision.fate, Fate::Forward { masquerade: true, .. });
+    if flow.direct {
+        let because = "preserve-destination leaves the packet as it is (§14.4)".to_owned();
+        return Masquerade { masquerade: false, because };
+    }
     let because = match (flow.masqueraded, wanted, external, local, decision.source.kind) {
         (true, false, ..) => "hairpin: the client is its own backend (§8.2)",
         (true, _, true, false, _) => "external traffic with externalTrafficPolicy Cluster always is (§8.1)",

@@ -1,6 +1,7 @@
 //! The host side of Matryoshka: every module is an adapter between `lb-core` and a world outside it.
 #![forbid(unsafe_code)]
 
+pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
@@ -9,6 +10,7 @@ pub mod dialled;
 pub mod diff;
 pub mod explain;
 pub mod health;
+pub mod host;
 pub mod k8s;
 pub mod listing;
 pub mod path;

@@ -20,6 +20,8 @@ pub struct Mode {
     pub endpoints: EndpointRule,
     /// Looks at loadBalancerSourceRanges (§8.6).
     pub source_ranges: bool,
+    /// Can hand a packet to an endpoint with its destination as it is (§14.4).
+    pub preserves_destinations: bool,
     /// Flags of the node's section.
     pub(super) flags: u32,
     /// Can open node ports on IPv4 loopback (§9.5).
@@ -62,6 +64,7 @@ impl Mode {
         sctp: true,
         endpoints: EndpointRule::Linux,
         source_ranges: true,
+        preserves_destinations: false,
         flags: 0,
         localhost_node_ports: true,
         accepts_health_checks: true,
@@ -112,6 +115,7 @@ impl Mode {
         sctp: false,
         endpoints: EndpointRule::Windows,
         source_ranges: false,
+        preserves_destinations: true,
         flags: flag::NO_HAIRPIN,
         accepts_health_checks: false,
         localhost_node_ports: false,

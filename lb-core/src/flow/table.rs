@@ -239,6 +239,7 @@ impl<'m> FlowTable<'m> {
             state: entry.state()?,
             deadline: Ticks(entry.deadline).instant(now),
             masqueraded: entry.flags().has(Flags::MASQUERADED),
+            direct: entry.flags().has(Flags::DIRECT),
             packets: entry.packets,
             slot: entry.slot,
         })

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
-use lb_core::RuleTable;
 use serde::Serialize;
 
 use super::args::{self, NodeArgs, ObjectArgs, Output, OutputArgs, RULE_FLAGS};
@@ -71,7 +70,7 @@ impl Get {
             Some(image) => args::image(image)?,
             None => {
                 let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
-                RuleTable::load(rules::control(&cluster.services, &cluster.slices, node).image()?)?
+                args::compiled(&mut rules::control(&cluster.services, &cluster.slices, node))?
             }
         };
         let mut listing = Listing::new(&rules);

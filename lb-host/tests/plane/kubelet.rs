@@ -105,11 +105,14 @@ impl Bench {
     }
 }
 
+/// A rule, a readinessProbe, when its probes succeed, and what happens.
+type Case = (&'static str, &'static str, &'static [(u64, u64)], &'static str);
+
 #[test]
 fn readiness_comes_and_goes_to_the_second() {
     // The Pod arrives at 10 and starts at 11, which is where ticks start. `p` is a probe, R ready, N not.
     #[rustfmt::skip]
-    let cases: &[(&str, &str, &[(u64, u64)], &str)] = &[
+    let cases: &[Case] = &[
         // rule, readinessProbe, when probes succeed, what happens until second 45
         ("no probe: ready while it runs", "", &[], "11R"),
         ("the defaults: period 10",  "readinessProbe: {tcpSocket: {port: 80}}", &[(0, 99)], "11p 11R 21p 31p 41p"),
@@ -237,7 +240,7 @@ fn a_crash_is_followed_by_longer_and_longer_waits() {
     for wait in [1, 10, 20, 40] {
         crash(&mut bench, second);
         let log = bench.run(second, second + wait);
-        assert_eq!(bench.ready("p"), true, "it runs again");
+        assert!(bench.ready("p"), "it runs again");
         let start = log.iter().find(|line| line.contains("start")).cloned().unwrap_or_default();
         assert_eq!(start, format!("{} start default/p 10.244.1.2 fd00:10:244:1::2", second + wait));
         starts.push(value::<Pod>(&bench.api, "default/p", "/status/containerStatuses/0/restartCount"));

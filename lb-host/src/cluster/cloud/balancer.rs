@@ -164,6 +164,7 @@ impl LoadBalancer {
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             affinity: None,
+            preserve_destination: false,
             health_check_port: None,
             ports: ports.collect(),
         };
