@@ -180,6 +180,7 @@ pub(crate) fn source_word(kind: SourceKind) -> &'static str {
         SourceKind::Node => "node",
         SourceKind::Pod => "pod",
         SourceKind::Outside => "outside",
+        SourceKind::NodeAsPod => "node, by a pod's address",
     }
 }
 
@@ -244,11 +245,17 @@ fn masquerade(decision: &Decision<'_>, flow: &Flow) -> Masquerade {
         (true, false, ..) => "hairpin: the client is its own backend (§8.2)",
         (true, _, true, false, _) => "external traffic with externalTrafficPolicy Cluster always is (§8.1)",
         (true, _, true, true, _) => "the node's own traffic takes the short circuit (§7.4, §8.1)",
-        (true, _, false, _, SourceKind::Pod) => "all traffic to ClusterIPs is (--masquerade-all, §8.1)",
+        (true, _, false, _, SourceKind::Pod | SourceKind::NodeAsPod) => {
+            "all traffic to ClusterIPs is (--masquerade-all, §8.1)"
+        }
         (true, _, false, ..) => "the source of traffic to the ClusterIP is no pod (§8.1)",
-        (false, _, true, _, SourceKind::Pod) => "a pod's address is kept on the short circuit (§7.4)",
+        (false, _, true, _, SourceKind::Pod | SourceKind::NodeAsPod) => {
+            "a pod's address is kept on the short circuit (§7.4)"
+        }
         (false, _, true, ..) => "externalTrafficPolicy Local keeps the client's address (§7.3)",
-        (false, _, false, _, SourceKind::Pod) => "a pod's traffic to the ClusterIP is not (§8.1)",
+        (false, _, false, _, SourceKind::Pod | SourceKind::NodeAsPod) => {
+            "a pod's traffic to the ClusterIP is not (§8.1)"
+        }
         (false, _, false, ..) => "no local detector tells pods from others, so traffic to the ClusterIP is not (§8.1)",
     };
     Masquerade { masquerade: flow.masqueraded, because: because.to_owned() }

@@ -153,18 +153,20 @@ impl Mode {
     /// The mode's table: what becomes of a new flow by class, source and policy (§6.3, §6.4, §7.4, §8.1).
     pub(super) fn rows(&self, detector: bool, masquerade_all: bool) -> [Row; ROW_COUNT] {
         let mut rows = [Row(0); ROW_COUNT];
-        for source in [SourceKind::Node, SourceKind::Pod, SourceKind::Outside] {
-            let inside = self.short_circuit && source != SourceKind::Outside;
-            let off_cluster = detector && source != SourceKind::Pod;
+        for source in [SourceKind::Node, SourceKind::Pod, SourceKind::Outside, SourceKind::NodeAsPod] {
+            let pod = matches!(source, SourceKind::Pod | SourceKind::NodeAsPod);
+            let node = matches!(source, SourceKind::Node | SourceKind::NodeAsPod);
+            let inside = self.short_circuit && (pod || node);
+            let off_cluster = detector && !pod;
             let to_cluster_ip = masquerade_all || (self.masquerades_cluster_ips && off_cluster);
             for local in [false, true] {
                 let empty = if local { self.local_unserved } else { self.unserved };
                 let internal = Row::new(local, to_cluster_ip, empty, self.unserved, false);
                 // eTP Local, and the source pretends to come back from the load balancer (§7.4): a pod
                 // keeps its address, the node does not.
-                let masquerade = if local { inside && source == SourceKind::Node } else { true };
+                let masquerade = if local { inside && !pod } else { true };
                 let external = |none| Row::new(local && !inside, masquerade, empty, none, local && inside);
-                let own = if source == SourceKind::Node { self.own_external_unserved } else { self.unserved };
+                let own = if node { self.own_external_unserved } else { self.unserved };
                 for (class, row) in [
                     (VipClass::ClusterIp, internal),
                     (VipClass::ExternalIp, external(own)),

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use lb_core::Instant;
 use siphasher::sip::SipHasher13;
 
 use crate::cluster::api::{Api, Change, Refusal};
 use crate::k8s::Placed;
-use crate::k8s::endpoint_controller::{Given, Group, MANAGED_BY, MIRRORING, SELECTING, SLICE, ZONE, groups};
+use crate::k8s::endpoint_controller::{Given, Group, MANAGED_BY, MIRRORING, SELECTING, SLICE, groups};
 use crate::k8s::endpoints::service_key;
 
 /// The controllers.
@@ -24,16 +25,16 @@ pub struct EndpointSlices {
     seed: u64,
     /// Which Services' slices have a Pod.
     holders: BTreeMap<String, BTreeSet<String>>,
-    /// The Nodes and their zones, as far as endpoints say them.
-    zones: BTreeMap<String, Option<String>>,
+    /// What endpoints and their hints take from each Node.
+    nodes: BTreeMap<String, Facts>,
     warnings: BTreeSet<String>,
 }
 
 impl EndpointSlices {
     /// The controllers of a new cluster; `seed` draws slices' names.
     pub fn new(seed: u64) -> Self {
-        let (holders, zones, warnings) = Default::default();
-        Self { seen: 0, seed, holders, zones, warnings }
+        let (holders, nodes, warnings) = Default::default();
+        Self { seen: 0, seed, holders, nodes, warnings }
     }
 
     /// Brings the slices of the Services that are touched by what happened up to date.
@@ -67,12 +68,12 @@ impl EndpointSlices {
                 pods.insert(pod.key(), pod);
             }
             if let Some(node) = event.of::<Node>() {
-                let zone = Some(node.label(ZONE).map(str::to_owned)).filter(|_| event.change != Change::Deleted);
-                let before = match &zone {
-                    Some(zone) => self.zones.insert(node.name().to_owned(), zone.clone()),
-                    None => self.zones.remove(node.name()),
+                let facts = Some(facts(&node.object)).filter(|_| event.change != Change::Deleted);
+                let before = match &facts {
+                    Some(facts) => self.nodes.insert(node.name().to_owned(), facts.clone()),
+                    None => self.nodes.remove(node.name()),
                 };
-                moved |= before != zone;
+                moved |= before != facts;
             }
         }
         if moved {
@@ -175,6 +176,16 @@ impl EndpointSlices {
             draw += 1;
         }
     }
+}
+
+/// A Node's labels, among them its zone, its allocatable resources, and whether it is ready (SEMANTICS §18.6, §18.11).
+type Facts = (Option<BTreeMap<String, String>>, Option<BTreeMap<String, Quantity>>, Option<String>);
+
+fn facts(node: &Node) -> Facts {
+    let status = node.status.as_ref();
+    let ready = status.iter().flat_map(|status| status.conditions.iter().flatten()).find(|one| one.type_ == "Ready");
+    let allocatable = status.and_then(|status| status.allocatable.clone());
+    (node.metadata.labels.clone(), allocatable, ready.map(|one| one.status.clone()))
 }
 
 fn selects(service: &Placed<Service>, pod: &Placed<Pod>) -> bool {
