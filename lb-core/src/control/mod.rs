@@ -273,8 +273,8 @@ impl Control {
             let own = (resolved.service.clone(), resolved.port.name.clone(), resolved.port.protocol);
             let has = |vip: &&Vip| self.claims.get(&frontend(vip)).and_then(BTreeSet::first) == Some(&own);
             let vips: Vec<Vip> = resolved.vips.iter().filter(has).copied().collect();
-            let primary = self.node.addresses.iter().find(|address| address.family() == resolved.family);
-            let bytes = compile::segment(&resolved, &vips, &self.node.proxy, primary.copied())?;
+            let primary = self.node.primary(resolved.family);
+            let bytes = compile::segment(&resolved, &vips, &self.node.proxy, primary)?;
             let (id, label) = (compile::id(&resolved), Label::from(resolved.label()));
             if let Some(other) = self.segments.get(&id).filter(|other| other.label != label) {
                 return Err(CompileError::SameId { labels: (other.label.clone(), label) });
