@@ -53,6 +53,8 @@ const HOST_NEVER: &[(&str, &[&str])] = &[
     ("device", &["k8s"]),
     // A machine's stack knows no cluster.
     ("host", &["cluster", "device", "dns", "k8s", "proxy"]),
+    // The userspace proxy is a program on such a stack; of a cluster it knows what the control plane does.
+    ("proxy", &["cluster", "device", "dns", "k8s", "replay"]),
 ];
 
 /// Crates that lb-core never names.

@@ -145,7 +145,7 @@ impl Mode {
     /// port: that is its one backend, and everything to the service goes there as it came. A service port without one is
     /// left alone.
     pub const REDIRECT: Self = Self {
-        flags: flag::NO_HAIRPIN,
+        flags: flag::NO_HAIRPIN | flag::REDIRECT,
         keeps_sources: true,
         short_circuit: false,
         unserved: Unserved::Pass,
