@@ -46,7 +46,7 @@ const CORE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules of lb-host that only these may import.
-const HOST_ONLY_FROM: &[(&str, &[&str])] = &[("cli", &["main"])];
+const HOST_ONLY_FROM: &[(&str, &[&str])] = &[("cli", &["main"]), ("cluster", &["cli", "demo", "main"])];
 
 /// Modules of lb-host and what they may never import.
 const HOST_NEVER: &[(&str, &[&str])] = &[

@@ -7,10 +7,10 @@ use std::hash::Hasher;
 
 use common::cluster::{address, both, node, prefix, service, slice, web};
 use common::lab::ROOM;
-use lb_core::control::{Control, Mode, Node, NodePortAddresses, Proxy, Service, Slice, TrafficPolicy};
+use lb_core::control::{Control, Endpoint, Mode, Node, NodePortAddresses, Proxy, Service, Slice, TrafficPolicy};
 use lb_core::pick::Scheduler;
 use lb_core::rules::{ApplyError, LoadError, Pool, Room};
-use lb_core::{Origin, Protocol, RuleTable, Tuple};
+use lb_core::{Address, Origin, Protocol, RuleTable, Tuple};
 use proptest::prelude::*;
 use siphasher::sip::SipHasher13;
 
@@ -118,6 +118,53 @@ fn a_change_undone_before_it_was_handed_out_is_none() {
     control.image().unwrap();
     control.put_slice(web(&["10.244.1.2 node-a"]).1);
     assert_eq!(delta(&mut control), []);
+}
+
+/// A service of so many endpoints.
+fn crowd(size: u32) -> (Service, Slice) {
+    let mut objects = (service("crowd", "10.96.0.99", &["tcp:80", "udp:53"]), slice("crowd", &["tcp:8080"], &[]));
+    let endpoint = web(&["10.244.1.2 node-a"]).1.endpoints[0].clone();
+    let at = |number| Endpoint { address: Address::from_v4_bits(0x0a80_0000 + number), ..endpoint.clone() };
+    objects.1.endpoints = (1..=size).map(at).collect();
+    objects
+}
+
+#[test]
+fn a_service_port_that_no_image_holds_takes_no_other_down() {
+    let (web, crowded, fitting) = (web(&["10.244.1.2 node-a"]), crowd(65_536), crowd(65_535));
+    let backends = |image: Vec<u8>, id: &str| {
+        let table = Table::load(image).unwrap();
+        let ports = table.segments().filter(|(_, segment)| segment.label() == id.as_bytes());
+        ports.map(|(_, segment)| segment.backends()).sum::<usize>()
+    };
+    let told = |control: &Control| {
+        control.problems().map(|(service, problem)| format!("{service}: {problem}")).collect::<Vec<_>>()
+    };
+    let mut control = control(node(), &[web.clone(), crowded.clone()]);
+    let image = delta(&mut control);
+    let expected = "default/crowd: default/crowd:tcp/TCP has more than 65,535 endpoints, which a rule image can't hold: \
+                    split it";
+    assert_eq!(told(&control), [expected]);
+    assert_eq!(backends(image.clone(), "default/web:tcp/TCP"), 2, "one in each family");
+    assert_eq!(backends(image.clone(), "default/crowd:tcp/TCP"), 0);
+    assert_eq!(
+        Table::load(image).unwrap().segments().filter(|(_, s)| s.label() == b"default/crowd:udp/UDP").count(),
+        2
+    );
+    // Nor does it keep what comes after from being told, and it is served as soon as it fits.
+    control.put_slice(self::web(&["10.244.1.2 node-a", "10.244.2.3 node-b"]).1);
+    assert_ne!(delta(&mut control), []);
+    assert_eq!(told(&control), [expected]);
+    assert_eq!(backends(control.image().unwrap(), "default/web:tcp/TCP"), 4);
+    control.put_slice(fitting.1);
+    assert_ne!(delta(&mut control), []);
+    assert_eq!(told(&control), [""; 0]);
+    assert_eq!(backends(control.image().unwrap(), "default/crowd:tcp/TCP"), 65_535);
+    control.put_slice(crowded.1);
+    assert_ne!(delta(&mut control), [], "what no longer fits goes");
+    control.remove_service(&"default/crowd".into());
+    delta(&mut control);
+    assert_eq!(told(&control), [""; 0]);
 }
 
 /// An edit of the objects, made of a few small numbers so that names, addresses and ports meet often.

@@ -134,6 +134,7 @@ fn service(number: usize, shape: Shape) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
+        preserve_destination: false,
         health_check_port: None,
         ports: match shape {
             Shape::Plain => vec![port("tcp", Protocol::TCP, TCP_PORT)],

@@ -62,6 +62,7 @@ fn service(name: &str, number: u8, node_port: Option<u16>) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
+        preserve_destination: false,
         health_check_port: None,
         ports: ports(node_port),
     }

@@ -17,6 +17,7 @@ use crate::config::{Config, Sizes};
 use crate::counters::Counters;
 use crate::flow::affinity::{AffinityTable, Visitor};
 use crate::flow::fragments::FragmentTable;
+use crate::flow::table::Full;
 use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Signal, State, Ticks, table};
 use crate::hash::Key;
 use crate::memory::Block;
@@ -116,7 +117,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         match headers.content {
             Content::Error(quoted) => return self.relate(now, packet, &headers, quoted),
             Content::Other | Content::EchoRequest => return self.unported(packet, &headers),
-            Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
+            Content::LaterFragment if !headers.tuple.protocol.has_ports() => {
+                return match self.error_of(&headers) {
+                    Some((flow, direction)) => self.relate_rest(packet, &headers, flow, direction),
+                    None => self.unported(packet, &headers),
+                };
+            }
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
         let hit = self.hit(now, &headers);
@@ -276,10 +282,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             reply.destination = node.masquerade(address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
         }
         let counted = segment.scheduler().counts().then(|| load_key(&self.key, segment.id(), address, port));
+        let direct = decision.class.is_some_and(|class| segment.keeps_destination(class));
         let checked = self.rules.generation();
         reply.destination_port =
             self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
-        let flags = if masquerade { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
+        let flags = flags(masquerade, direct);
         let flow = self.insert(now, original, &reply, State::first(signal, original.protocol), flags)?;
         if let Some(entry) = self.flows.entry_mut(flow) {
             (entry.slot, entry.checked) = (slot, checked);
@@ -302,12 +309,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         flags: Flags,
     ) -> Result<FlowId, Verdict> {
         let now = Ticks::at(now);
-        let full = Verdict::Drop(DropReason::FlowTableFull);
-        let (flow, ended) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
-        self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
-        self.counters.flows_created += 1;
+        let inserted = self.flows.insert(now, original, reply, state, flags);
+        let (Ok((_, ended)) | Err(Full(ended))) = inserted;
         self.counters.flows_expired += ended.expired;
         self.counters.flows_evicted += ended.evicted;
+        let (flow, _) = inserted.map_err(|_| Verdict::Drop(DropReason::FlowTableFull))?;
+        self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
+        self.counters.flows_created += 1;
         Ok(flow)
     }
 
@@ -324,12 +332,18 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if !masquerade && self.is_free(now, original, &reply) {
             return Some(reply.destination_port);
         }
-        let start = self.rng.below(u32::from(u16::MAX));
-        for port in ports?.candidates(start) {
-            self.counters.port_tries += 1;
-            if self.is_free(now, original, &Tuple { destination_port: port, ..reply }) {
-                self.counters.ports_changed += 1;
-                return Some(port);
+        let ports = ports?;
+        for tries in PortRange::ROUNDS {
+            let start = self.rng.below(ports.count());
+            for port in ports.candidates(start, tries) {
+                self.counters.port_tries += 1;
+                if self.is_free(now, original, &Tuple { destination_port: port, ..reply }) {
+                    self.counters.ports_changed += 1;
+                    return Some(port);
+                }
+            }
+            if tries >= ports.count() {
+                break;
             }
         }
         None
@@ -364,9 +378,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         Verdict::Forward { flow, direction }
     }
 
-    /// The tuple that a packet of this direction leaves with: the other direction's, reversed.
+    /// The tuple that a packet of this direction leaves with: the other direction's, reversed; its own if the flow's
+    /// destination is kept.
     fn translated(&self, flow: FlowId, direction: Direction) -> Option<Tuple> {
+        let direct = || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::DIRECT));
         let other = match direction {
+            Direction::Original if direct() => return self.flows.tuple(flow, Direction::Original),
             Direction::Original => Direction::Reply,
             Direction::Reply => Direction::Original,
         };
@@ -462,7 +479,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if [original, reply].into_iter().any(|tuple| self.find_live(self.now, tuple).is_some()) {
             return Err(RestoreError::Taken);
         }
-        let flags = if flow.masqueraded { Flags::default().with(Flags::MASQUERADED) } else { Flags::default() };
+        let flags = flags(flow.masqueraded, flow.direct);
         let id = self.insert(self.now, original, reply, flow.state, flags).map_err(|_| RestoreError::Full)?;
         self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
         if let Some(entry) = self.flows.entry_mut(id) {
@@ -501,6 +518,11 @@ enum Hit {
     /// A client's packet of such a flow, which has ended.
     Released,
     None,
+}
+
+fn flags(masqueraded: bool, direct: bool) -> Flags {
+    let all = [(masqueraded, Flags::MASQUERADED), (direct, Flags::DIRECT)];
+    all.into_iter().filter(|(set, _)| *set).fold(Flags::default(), |flags, (_, flag)| flags.with(flag))
 }
 
 /// Under what a backend's live flows are counted.

@@ -53,6 +53,7 @@
 //!     internal_policy: TrafficPolicy::Cluster,
 //!     external_policy: TrafficPolicy::Cluster,
 //!     affinity: None,
+//!     preserve_destination: false,
 //!     health_check_port: None,
 //!     ports: vec![ServicePort { name: "".into(), protocol: Protocol::UDP, port: 53, node_port: None }],
 //! });

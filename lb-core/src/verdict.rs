@@ -134,7 +134,7 @@ reasons! {
         16 NoLocalEndpoint      "no-local-endpoint"      "The traffic policy is Local and this node has no usable endpoint (SEMANTICS §6.4)."
         17 SourceRange          "source-range"           "The source is in none of the Service's loadBalancerSourceRanges (SEMANTICS §8.6)."
         18 UnallocatedClusterIp "unallocated-cluster-ip" "The destination lies in the Service CIDR but belongs to no Service (SEMANTICS §6.6)."
-        19 LoopbackGuard        "loopback-guard"         "A packet to a loopback address that did not come from the node itself (SEMANTICS §9.5)."
+        19 LoopbackGuard        "loopback-guard"         "A packet to a loopback address that did not come from one (SEMANTICS §9.5)."
         24 FlowTableFull        "flow-table-full"        "No room for a new flow and no flow of a lower class to evict."
         25 NoPort               "no-port"                "None of the source ports tried for a translation towards this backend is free."
         26 NoMasqueradeAddress  "no-masquerade-address"  "The flow must be masqueraded and the node has no address of this family."

@@ -132,8 +132,8 @@ pub fn explain<M: AsRef<[u8]>>(
         masquerade: flow.map(|flow| if redirects { proxied() } else { masquerade(&decision, &flow) }),
         endpoints,
         wire: flow.map(|flow| Wire {
-            original: (flow.original.to_string(), flow.reply.reversed().to_string()),
-            reply: (flow.reply.to_string(), flow.original.reversed().to_string()),
+            original: (flow.original.to_string(), flow.leaves().to_string()),
+            reply: (flow.answer().to_string(), flow.original.reversed().to_string()),
         }),
     }
 }
@@ -183,6 +183,7 @@ pub(crate) fn source_word(kind: SourceKind) -> &'static str {
         SourceKind::Node => "node",
         SourceKind::Pod => "pod",
         SourceKind::Outside => "outside",
+        SourceKind::NodeAsPod => "node, by a pod's address",
     }
 }
 
@@ -211,7 +212,10 @@ pub(crate) fn because(decision: &Decision<'_>, redirects: bool) -> String {
     };
     let policy = if class == VipClass::ClusterIp { "internalTrafficPolicy" } else { "externalTrafficPolicy" };
     let value = if segment.is_local(class) { "Local" } else { "Cluster" };
-    let mut text = format!("{} with {policy} {value}", class_word(class));
+    let mut text = match segment.keeps_destination(class) {
+        true => format!("{} with preserve-destination (§14.4)", class_word(class)),
+        false => format!("{} with {policy} {value}", class_word(class)),
+    };
     // Writing to a string can't fail.
     let _ = match decision.fate {
         Fate::Forward { .. } if redirects => text.write_str(TO_PROXY),
@@ -245,15 +249,25 @@ fn masquerade(decision: &Decision<'_>, flow: &Flow) -> Masquerade {
     let external = decision.class.is_some_and(|class| class != VipClass::ClusterIp);
     let local = decision.service.zip(decision.class).is_some_and(|((_, segment), class)| segment.is_local(class));
     let wanted = matches!(decision.fate, Fate::Forward { masquerade: true, .. });
+    if flow.direct {
+        let because = "preserve-destination leaves the packet as it is (§14.4)".to_owned();
+        return Masquerade { masquerade: false, because };
+    }
     let because = match (flow.masqueraded, wanted, external, local, decision.source.kind) {
         (true, false, ..) => "hairpin: the client is its own backend (§8.2)",
         (true, _, true, false, _) => "external traffic with externalTrafficPolicy Cluster always is (§8.1)",
         (true, _, true, true, _) => "the node's own traffic takes the short circuit (§7.4, §8.1)",
-        (true, _, false, _, SourceKind::Pod) => "all traffic to ClusterIPs is (--masquerade-all, §8.1)",
+        (true, _, false, _, SourceKind::Pod | SourceKind::NodeAsPod) => {
+            "all traffic to ClusterIPs is (--masquerade-all, §8.1)"
+        }
         (true, _, false, ..) => "the source of traffic to the ClusterIP is no pod (§8.1)",
-        (false, _, true, _, SourceKind::Pod) => "a pod's address is kept on the short circuit (§7.4)",
+        (false, _, true, _, SourceKind::Pod | SourceKind::NodeAsPod) => {
+            "a pod's address is kept on the short circuit (§7.4)"
+        }
         (false, _, true, ..) => "externalTrafficPolicy Local keeps the client's address (§7.3)",
-        (false, _, false, _, SourceKind::Pod) => "a pod's traffic to the ClusterIP is not (§8.1)",
+        (false, _, false, _, SourceKind::Pod | SourceKind::NodeAsPod) => {
+            "a pod's traffic to the ClusterIP is not (§8.1)"
+        }
         (false, _, false, ..) => "no local detector tells pods from others, so traffic to the ClusterIP is not (§8.1)",
     };
     Masquerade { masquerade: flow.masqueraded, because: because.to_owned() }

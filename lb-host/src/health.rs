@@ -98,6 +98,7 @@ mod tests {
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Local,
             affinity: None,
+            preserve_destination: false,
             health_check_port,
             ports: vec![ServicePort { name: name.into(), protocol, port, node_port: None }],
         };

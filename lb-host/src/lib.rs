@@ -4,6 +4,7 @@
 pub mod chance;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod device;
 pub mod dialled;
 pub mod diff;

@@ -98,6 +98,10 @@ fn trouble_is_told_on_stderr_with_exit_code_2() {
         let expected =
             "balances caches by destination and kube-proxy's services have none; take one of random, rr, wrr";
         assert!(error.contains(&format!("{scheduler} {expected}")), "{error}");
+        let config = format!("kind: KubeProxyConfiguration\nmode: ipvs\nipvs: {{scheduler: {scheduler}}}\n");
+        let assert = lb("get rules -f seed --node worker-1 --config -").write_stdin(config).assert().code(2).stdout("");
+        let error = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        assert!(error.contains(&format!("-:3:19: {scheduler} {expected}")), "{error}");
     }
     lb("get").assert().code(2);
     lb("frobnicate").assert().code(2);

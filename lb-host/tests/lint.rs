@@ -369,6 +369,19 @@ fn what_surprises_is_a_warning() {
                 + "---\n{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a-1, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, ports: [{name: web, port: 80}], endpoints: [{addresses: [10.0.0.1]}]}",
             &["warning ... spec.ports[0].name: is \"http\", and no slice"],
         ),
+        (
+            "annotations that few heed",
+            one(web).replace(
+                "name: a}",
+                "name: a, annotations: {preserve-destination: 'true', service.kubernetes.io/topology-aware-hints: auto}}",
+            ),
+            &["warning ... preserve-destination, which only Windows", "warning ... topology-aware-hints, the deprecated name"],
+        ),
+        (
+            "hints by CPU where none is known",
+            one(web).replace("name: a}", "name: a, annotations: {service.kubernetes.io/topology-mode: Auto}}"),
+            &["warning ... metadata.annotations: asks for hints ... Node n1 has no zone label, or no allocatable CPU"],
+        ),
         ("a leading digit", one(web).replace("name: a", "name: 1a"), &["warning ... metadata.name: begins with a digit"]),
     ] {
         check(name, &[], &format!("{CLUSTER}{input}"), expected);

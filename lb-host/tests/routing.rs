@@ -215,7 +215,7 @@ fn what_cannot_be_read_is_told_with_its_place() {
         (changed("mode: iptables", "mode: iptable"), "a.yaml:5:9: \"iptable\" is no mode; give one of iptables"),
         (
             changed("{clusterCIDR", "{scheduler: best, clusterCIDR"),
-            "a.yaml:9:24: \"best\" is no scheduler; give one of",
+            "a.yaml:9:24: \"best\" is no scheduler; take one of",
         ),
         (
             changed("clusterCIDR: 10.244.0.0/16", "detectLocalMode: BridgeInterface"),

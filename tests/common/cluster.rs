@@ -108,6 +108,7 @@ pub fn service(name: &str, cluster_ip: &str, ports: &[&str]) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
+        preserve_destination: false,
         health_check_port: None,
         ports: ports.iter().map(port).collect(),
     }

@@ -70,6 +70,7 @@ pub(super) fn segment(
     // Those that are neither in a pool nor serving have no meaning for the packet path.
     let kept = |c: &&Candidate| c.serving || c.cluster.is_in() || c.own.is_in();
     let backends: Vec<&Candidate> = resolved.candidates.iter().filter(kept).collect();
+    let (vip_count, backend_count) = (count("Vips", vips.len())?, count("endpoints", backends.len())?);
     let members = |pool| -> Vec<u16> {
         let numbered = backends.iter().zip(0u16..);
         numbered.filter(|(candidate, _)| candidate.standing(pool).is_in()).map(|(_, number)| number).collect()
@@ -84,6 +85,7 @@ pub(super) fn segment(
         (resolved.external_local, segment::flag::EXTERNAL_LOCAL),
         (resolved.uses.0, segment::flag::USES_CLUSTER),
         (resolved.uses.1, segment::flag::USES_LOCAL),
+        (resolved.keeps_destination, segment::flag::KEEPS_DESTINATION),
         (restricted, segment::flag::RESTRICTED),
         (restricted && admits_vip, segment::flag::ADMITS_VIP_SOURCE),
     ];
@@ -94,8 +96,8 @@ pub(super) fn segment(
     put_u64(&mut bytes, 8, id(resolved));
     put_u32(&mut bytes, 16, resolved.affinity.unwrap_or(0));
     put_bytes(&mut bytes, 20, &[proxy.scheduler as u8]);
-    put_u16(&mut bytes, 22, count("Vips", vips.len())?);
-    put_u16(&mut bytes, 24, count("endpoints", backends.len())?);
+    put_u16(&mut bytes, 22, vip_count);
+    put_u16(&mut bytes, 24, backend_count);
     put_u16(&mut bytes, 26, cluster.len() as u16);
     put_u16(&mut bytes, 28, own.len() as u16);
     put_u16(&mut bytes, 30, count("source ranges", resolved.source_ranges.len())?);

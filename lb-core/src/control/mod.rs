@@ -42,6 +42,8 @@ pub struct Control {
     node_changed: bool,
     /// Ports on which the node answers health checks, and for how many services.
     health_checks: BTreeMap<u16, usize>,
+    /// Service ports that have no rules, by service.
+    problems: BTreeMap<Label, Vec<CompileError>>,
     /// Segments that are not as they were at the last delta, and what their fingerprint was then.
     pending: BTreeMap<u64, Option<u64>>,
     fingerprint: u64,
@@ -86,6 +88,7 @@ impl Control {
             changed: BTreeSet::new(),
             node_changed: true,
             health_checks: BTreeMap::new(),
+            problems: BTreeMap::new(),
             pending: BTreeMap::new(),
             fingerprint: 0,
             delivered: 0,
@@ -179,11 +182,18 @@ impl Control {
         self.services.get(service).map(|known| known.resolve(&self.node)).unwrap_or_default()
     }
 
+    /// Service ports that have no rules as of the last [`delta`](Self::delta) or [`image`](Self::image), each with its
+    /// service's name and the reason. All others are served.
+    pub fn problems(&self) -> impl Iterator<Item = (&Label, &CompileError)> {
+        self.problems.iter().flat_map(|(service, problems)| problems.iter().map(move |problem| (service, problem)))
+    }
+
     /// Writes to `out` what changed since the last delta, as a delta on the table that the earlier ones
-    /// built; the first is a full image. False, and `out` left empty, if nothing did.
+    /// built; the first is a full image. False, and `out` left empty, if nothing did. A service port that an image can't
+    /// hold is left out of it, which [`problems`](Self::problems) tells.
     ///
     /// # Errors
-    /// [`CompileError`] if the objects exceed what an image can hold; nothing is lost, and the next call
+    /// [`CompileError`] if the node itself exceeds what an image can hold; nothing is lost, and the next call
     /// tries again.
     pub fn delta(&mut self, out: &mut Vec<u8>) -> Result<bool, CompileError> {
         out.clear();
@@ -234,12 +244,16 @@ impl Control {
             self.replace(0, Some(Compiled { bytes: section.into(), label: self.node.name.clone() }));
             self.node_changed = false;
         }
+        // A service port whose id was another's may have it to itself by now.
+        let twins =
+            self.problems.iter().filter(|(_, all)| all.iter().any(|p| matches!(p, CompileError::SameId { .. })));
+        self.changed.extend(twins.map(|(service, _)| service.clone()));
         // Who claims what comes first, as a claim won or lost changes other services too.
         for name in self.changed.clone() {
             self.claim(&name);
         }
         while let Some(name) = self.changed.first().cloned() {
-            self.recompile(&name)?;
+            self.recompile(&name);
             self.changed.remove(&name);
         }
         Ok(())
@@ -266,30 +280,38 @@ impl Control {
         }
     }
 
-    fn recompile(&mut self, name: &Label) -> Result<(), CompileError> {
-        let Some(known) = self.services.get(name) else { return Ok(()) };
-        let mut compiled = Vec::new();
+    fn recompile(&mut self, name: &Label) {
+        let Some(known) = self.services.get(name) else { return };
+        let (mut compiled, mut problems) = (Vec::new(), Vec::new());
         for resolved in known.resolve(&self.node) {
             let own = (resolved.service.clone(), resolved.port.name.clone(), resolved.port.protocol);
             let has = |vip: &&Vip| self.claims.get(&frontend(vip)).and_then(BTreeSet::first) == Some(&own);
             let vips: Vec<Vip> = resolved.vips.iter().filter(has).copied().collect();
             let primary = self.node.primary(resolved.family);
-            let bytes = compile::segment(&resolved, &vips, &self.node.proxy, primary)?;
             let (id, label) = (compile::id(&resolved), Label::from(resolved.label()));
-            if let Some(other) = self.segments.get(&id).filter(|other| other.label != label) {
-                return Err(CompileError::SameId { labels: (other.label.clone(), label) });
+            let twin = self.segments.get(&id).filter(|other| other.label != label);
+            let bytes = match twin {
+                Some(other) => Err(CompileError::SameId { labels: (other.label.clone(), label.clone()) }),
+                None => compile::segment(&resolved, &vips, &self.node.proxy, primary),
+            };
+            match bytes {
+                Ok(bytes) => compiled.push((id, Compiled { bytes: bytes.into(), label })),
+                Err(problem) => problems.push(problem),
             }
-            compiled.push((id, Compiled { bytes: bytes.into(), label }));
+        }
+        if problems.is_empty() {
+            self.problems.remove(name);
+        } else {
+            self.problems.insert(name.clone(), problems);
         }
         let now: Vec<u64> = compiled.iter().map(|(id, _)| *id).collect();
-        let Some(known) = self.services.get_mut(name) else { return Ok(()) };
+        let Some(known) = self.services.get_mut(name) else { return };
         let before = core::mem::replace(&mut known.segments, now.clone());
         if known.service.is_none() && known.slices.is_empty() {
             self.services.remove(name);
         }
         before.into_iter().filter(|id| !now.contains(id)).for_each(|id| self.replace(id, None));
         compiled.into_iter().for_each(|(id, segment)| self.replace(id, Some(segment)));
-        Ok(())
     }
 
     /// Puts a section in the place of the one of this id, or takes that away.

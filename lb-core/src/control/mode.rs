@@ -20,6 +20,8 @@ pub struct Mode {
     pub endpoints: EndpointRule,
     /// Looks at loadBalancerSourceRanges (§8.6).
     pub source_ranges: bool,
+    /// Can hand a packet to an endpoint with its destination as it is (§14.4).
+    pub preserves_destinations: bool,
     /// Flags of the node's section.
     pub(super) flags: u32,
     /// Can open node ports on IPv4 loopback (§9.5).
@@ -64,6 +66,7 @@ impl Mode {
         sctp: true,
         endpoints: EndpointRule::Linux,
         source_ranges: true,
+        preserves_destinations: false,
         flags: 0,
         localhost_node_ports: true,
         accepts_health_checks: true,
@@ -115,6 +118,7 @@ impl Mode {
         sctp: false,
         endpoints: EndpointRule::Windows,
         source_ranges: false,
+        preserves_destinations: true,
         flags: flag::NO_HAIRPIN,
         accepts_health_checks: false,
         localhost_node_ports: false,
@@ -164,9 +168,11 @@ impl Mode {
     /// The mode's table: what becomes of a new flow by class, source and policy (§6.3, §6.4, §7.4, §8.1).
     pub(super) fn rows(&self, detector: bool, masquerade_all: bool) -> [Row; ROW_COUNT] {
         let mut rows = [Row(0); ROW_COUNT];
-        for source in [SourceKind::Node, SourceKind::Pod, SourceKind::Outside] {
-            let inside = self.short_circuit && source != SourceKind::Outside;
-            let off_cluster = detector && source != SourceKind::Pod;
+        for source in [SourceKind::Node, SourceKind::Pod, SourceKind::Outside, SourceKind::NodeAsPod] {
+            let pod = matches!(source, SourceKind::Pod | SourceKind::NodeAsPod);
+            let node = matches!(source, SourceKind::Node | SourceKind::NodeAsPod);
+            let inside = self.short_circuit && (pod || node);
+            let off_cluster = detector && !pod;
             let to_cluster_ip =
                 !self.keeps_sources && (masquerade_all || (self.masquerades_cluster_ips && off_cluster));
             for local in [false, true] {
@@ -174,9 +180,9 @@ impl Mode {
                 let internal = Row::new(local, to_cluster_ip, empty, self.unserved, false);
                 // eTP Local, and the source pretends to come back from the load balancer (§7.4): a pod
                 // keeps its address, the node does not.
-                let masquerade = if local { inside && source == SourceKind::Node } else { !self.keeps_sources };
+                let masquerade = if local { inside && !pod } else { !self.keeps_sources };
                 let external = |none| Row::new(local && !inside, masquerade, empty, none, local && inside);
-                let own = if source == SourceKind::Node { self.own_external_unserved } else { self.unserved };
+                let own = if node { self.own_external_unserved } else { self.unserved };
                 for (class, row) in [
                     (VipClass::ClusterIp, internal),
                     (VipClass::ExternalIp, external(own)),

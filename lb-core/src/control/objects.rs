@@ -31,6 +31,9 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// Session affinity by client address, in seconds (1..=86400); `None` for none.
     pub affinity: Option<u32>,
+    /// What comes to its node ports and load balancer IPs keeps its destination and goes to this node's endpoints only,
+    /// in modes that can do that (SEMANTICS §14.4).
+    pub preserve_destination: bool,
     /// The port on which the node answers load balancers' health checks, if it has one (§10.1).
     pub health_check_port: Option<u16>,
     /// Its ports.

@@ -32,6 +32,9 @@ pub struct Resolved {
     pub internal_local: bool,
     /// Whether all other traffic is.
     pub external_local: bool,
+    /// Whether traffic to node ports and load balancer IPs is for this node's endpoints only, and keeps its destination
+    /// (§14.4).
+    pub keeps_destination: bool,
     /// Session affinity in seconds.
     pub affinity: Option<u32>,
     /// Sources admitted on load balancer IPs; none means all.
@@ -87,7 +90,8 @@ fn resolve_port<'s>(
     let (internal_local, external_local) = (is_local(service.internal_policy), is_local(service.external_policy));
     // §5.1
     let uses_cluster = !internal_local || external;
-    let uses_local = internal_local || (external_local && external);
+    let keeps_destination = mode.preserves_destinations && service.preserve_destination;
+    let uses_local = internal_local || ((external_local || keeps_destination) && external);
     let mut candidates = candidates(port, family, slices, node);
     let has_any = match mode.endpoints {
         EndpointRule::Linux => {
@@ -122,6 +126,7 @@ fn resolve_port<'s>(
         uses: (uses_cluster, uses_local),
         internal_local,
         external_local,
+        keeps_destination,
         affinity: match mode.endpoints {
             // §14.4: a flag without a time-out; the API's default stands in (§3.6).
             EndpointRule::Windows => service.affinity.map(|_| 10_800),

@@ -56,6 +56,8 @@ impl Flags {
     pub(crate) const MASQUERADED: Self = Self(1);
     /// The backend may no longer serve it: replies are dropped, the client's next packet chooses anew.
     pub(crate) const STALE: Self = Self(2);
+    /// The client's packets go to the backend as they are.
+    pub(crate) const DIRECT: Self = Self(4);
 
     pub(crate) const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
@@ -189,8 +191,23 @@ pub struct Flow {
     pub deadline: Instant,
     /// Whether its source was replaced by the node's own address.
     pub masqueraded: bool,
+    /// Whether the client's packets are left as they are, to be handed to the backend (`reply`'s source) all the same: it
+    /// answers the client directly (SEMANTICS §14.4).
+    pub direct: bool,
     /// Packets seen from the client and from the backend, each wrapping at 2^32.
     pub packets: [u32; 2],
     /// The slot of its service port in the rule table that last decided about it.
     pub slot: u32,
+}
+
+impl Flow {
+    /// The client's packet as it leaves for the backend.
+    pub const fn leaves(&self) -> Tuple {
+        if self.direct { self.original } else { self.reply.reversed() }
+    }
+
+    /// The backend's answer as it comes back.
+    pub const fn answer(&self) -> Tuple {
+        if self.direct { self.original.reversed() } else { self.reply }
+    }
 }

@@ -75,6 +75,10 @@ pub enum SourceKind {
     Pod = 1,
     /// Anyone else.
     Outside = 2,
+    /// The node itself, in the name of an address that the local detector takes for a pod's (a bridge's own, say). Detectors look
+    /// at nothing but the address (§8.4), so policies and masquerading treat it as a pod; what it sends takes the
+    /// node's way out all the same (§6.8).
+    NodeAsPod = 3,
 }
 
 /// What becomes of a new flow of one class, source and policy: a row of the mode's table, as one byte.

@@ -36,6 +36,8 @@ pub(crate) mod flag {
     pub(crate) const RESTRICTED: u16 = 32;
     /// A range holds the node's primary address: the Vip itself is then let in as a source (§8.6).
     pub(crate) const ADMITS_VIP_SOURCE: u16 = 64;
+    /// What comes to a node port or load balancer's Vip keeps its destination, and goes to local backends (§14.4).
+    pub(crate) const KEEPS_DESTINATION: u16 = 128;
 }
 
 /// What sort of address a client dialled (SEMANTICS §1).
@@ -156,9 +158,15 @@ impl<'r> Segment<'r> {
         self.has(flag::HAS_ANY)
     }
 
-    /// Whether the policy for this sort of traffic is Local.
+    /// Whether this sort of traffic is for this node's backends only: by policy, or as it keeps its destination.
     pub fn is_local(&self, class: VipClass) -> bool {
-        self.has(if class == VipClass::ClusterIp { flag::INTERNAL_LOCAL } else { flag::EXTERNAL_LOCAL })
+        self.keeps_destination(class)
+            || self.has(if class == VipClass::ClusterIp { flag::INTERNAL_LOCAL } else { flag::EXTERNAL_LOCAL })
+    }
+
+    /// Whether this sort of traffic is handed to a backend as it is, which answers the client itself (SEMANTICS §14.4).
+    pub fn keeps_destination(&self, class: VipClass) -> bool {
+        self.has(flag::KEEPS_DESTINATION) && matches!(class, VipClass::LoadBalancer | VipClass::NodePort)
     }
 
     /// Whether this pool is in use at all (SEMANTICS §5.1); one that is may still be empty.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use lb_core::control::{Mode, Node};
+use lb_core::control::{Control, Mode, Node};
 use lb_core::pick::Scheduler;
 use lb_core::{Prefix, RuleTable};
 
@@ -176,6 +176,16 @@ impl NodeArgs {
     }
 }
 
+/// Rules compiled from a node's objects; service ports that there can be none for are told as warnings.
+///
+/// # Errors
+/// The node itself exceeds what rules can hold.
+pub fn compiled(control: &mut Control) -> anyhow::Result<RuleTable<Vec<u8>>> {
+    let image = control.image()?;
+    control.problems().for_each(|(service, problem)| warn(&format!("Service {service}: {problem}")));
+    Ok(RuleTable::load(image)?)
+}
+
 /// Compiled rules from a file, `-` for standard input.
 ///
 /// # Errors
@@ -224,22 +234,13 @@ pub enum Output {
     Name,
 }
 
-/// ipvs' schedulers that kube-proxy's services give nothing to work on.
-const CACHE_SCHEDULERS: [&str; 2] = ["lblc", "lblcr"];
-
 fn scheduler_names() -> impl Iterator<Item = PossibleValue> {
-    let hidden = CACHE_SCHEDULERS.map(|name| PossibleValue::new(name).hide(true));
+    let hidden = settings::CACHE_SCHEDULERS.map(|name| PossibleValue::new(name).hide(true));
     settings::SCHEDULERS.iter().map(|(name, _)| PossibleValue::new(*name)).chain(hidden)
 }
 
 fn scheduler(name: &str) -> Result<Scheduler, String> {
-    settings::scheduler(name).ok_or_else(|| {
-        let names: Vec<_> = settings::SCHEDULERS.iter().map(|(name, _)| *name).collect();
-        format!(
-            "{name} balances caches by destination and kube-proxy's services have none; take one of {}",
-            names.join(", ")
-        )
-    })
+    settings::scheduler(name).map_err(|(why, advice)| format!("{why}; {advice}"))
 }
 
 pub(super) fn prefix(text: &str) -> Result<Prefix, String> {

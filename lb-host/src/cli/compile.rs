@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use lb_core::RuleTable;
 
 use super::Outcome;
-use super::args::{NodeArgs, ObjectArgs};
+use super::args::{self, NodeArgs, ObjectArgs};
 use crate::device::capture::Output;
 use crate::rules;
 
@@ -28,7 +27,7 @@ impl Compile {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
         let name = node.name.clone();
-        let rules = RuleTable::load(rules::control(&cluster.services, &cluster.slices, node).image()?)?;
+        let rules = args::compiled(&mut rules::control(&cluster.services, &cluster.slices, node))?;
         let path = self.output.display();
         let mut output = Output::create(&self.output).with_context(|| format!("cannot write {path}"))?;
         output.write_all(rules.memory()).with_context(|| format!("cannot write {path}"))?;

@@ -131,7 +131,7 @@ fn is_image(path: &Path) -> bool {
 
 fn compile(name: String, cluster: &Cluster, node: Node) -> anyhow::Result<Compiled> {
     let sources = sources(cluster);
-    let rules = RuleTable::load(rules::control(&cluster.services, &cluster.slices, node.clone()).image()?)?;
+    let rules = args::compiled(&mut rules::control(&cluster.services, &cluster.slices, node.clone()))?;
     ensure!(rules.node().is_some(), "no rules for the node");
     Ok(Compiled { name, rules, node: Some(node), sources })
 }

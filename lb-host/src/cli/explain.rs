@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use lb_core::{Origin, RuleTable, Tuple};
+use lb_core::{Origin, Tuple};
 
 use super::Outcome;
 use super::args::{self, Form, NodeArgs, ObjectArgs, RULE_FLAGS};
@@ -43,7 +43,7 @@ impl Explain {
         } else {
             let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
             let mut control = rules::control(&cluster.services, &cluster.slices, node);
-            let rules = RuleTable::load(control.image()?)?;
+            let rules = args::compiled(&mut control)?;
             explain::explain(&rules, Some(&control), &self.packet, origin, seed)
         };
         match self.output {

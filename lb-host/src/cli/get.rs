@@ -8,7 +8,6 @@ use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use lb_core::RuleTable;
 use serde::Serialize;
 
 use super::args::{self, NodeArgs, ObjectArgs, Output, OutputArgs, RULE_FLAGS};
@@ -75,7 +74,7 @@ impl Get {
             Some(image) => args::image(image)?,
             None => {
                 let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
-                RuleTable::load(rules::control(&cluster.services, &cluster.slices, node).image()?)?
+                args::compiled(&mut rules::control(&cluster.services, &cluster.slices, node))?
             }
         };
         let mut listing = Listing::new(&rules);

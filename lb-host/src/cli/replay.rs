@@ -143,7 +143,7 @@ impl Replay {
             return args::image(path);
         }
         let (cluster, node) = self.node.cluster_and_node(&self.objects)?;
-        Ok(RuleTable::load(rules::control(&cluster.services, &cluster.slices, node).image()?)?)
+        args::compiled(&mut rules::control(&cluster.services, &cluster.slices, node))
     }
 
     /// Memory for so many flows.

@@ -39,7 +39,10 @@ impl Test {
         for case in &tests.cases {
             case.warnings.iter().for_each(|warning| warn(warning));
             match routing_test::run(case) {
-                Ok(outcome) => outcomes.push(outcome),
+                Ok(outcome) => {
+                    outcome.warnings.iter().for_each(|warning| warn(warning));
+                    outcomes.push(outcome);
+                }
                 Err(problem) => tests.problems.push(problem),
             }
         }

@@ -155,6 +155,7 @@ fn rules(node: &Node, protocol: Protocol, endpoints: &[Endpoint], service: bool)
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             affinity: Some(10_800),
+            preserve_destination: false,
             health_check_port: None,
             ports: vec![ServicePort { name: name.into(), protocol, port: 80, node_port: None }],
         });

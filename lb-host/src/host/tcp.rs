@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use lb_core::wire::TcpFlags;
+use lb_core::wire::{Headers, TcpFlags};
 use lb_core::{Address, Instant, Tuple};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{self, SocketBuffer, State};
@@ -29,8 +29,9 @@ const BACKLOG: usize = 128;
 /// How long a SYN is repeated: Linux' six retries.
 const CONNECT: Duration = Duration::from_secs(127);
 
-/// How long one side waits for the other when no program does any more (Linux' `tcp_fin_timeout`).
-const ORPHAN: Duration = Duration::from_secs(60);
+/// How long one side waits for the other when no program does any more: some of the longest pauses, a minute each,
+/// between two repetitions (RFC 6298 §2.5).
+const ORPHAN: Duration = Duration::from_secs(300);
 
 pub(super) struct Listener {
     address: Option<Address>,
@@ -43,6 +44,8 @@ pub(super) struct Connection {
     own: Socket,
     other: Socket,
     failed: Option<Error>,
+    /// The newest acknowledgment number that came.
+    confirmed: Option<u32>,
     /// Both sides have heard each other.
     established: bool,
     /// This side gave it up.
@@ -222,7 +225,8 @@ impl Host {
         self.connections.len()
     }
 
-    pub(super) fn receive_segment(&mut self, now: Instant, flags: TcpFlags, tuple: Tuple, packet: Vec<u8>) {
+    pub(super) fn receive_segment(&mut self, now: Instant, flags: TcpFlags, headers: &Headers, packet: Vec<u8>) {
+        let tuple = headers.tuple;
         let (own, other) = ((tuple.destination, tuple.destination_port), (tuple.source, tuple.source_port));
         let begins = flags.syn() && !flags.ack();
         let known = self.by_ends.get(&(own, other)).copied();
@@ -230,6 +234,7 @@ impl Host {
         let over = known.filter(|id| begins && self.socket(*id).is_some_and(|old| old.state() == State::TimeWait));
         over.into_iter().for_each(|id| self.forget(id));
         match known.filter(|_| over.is_none()) {
+            Some(id) if self.is_idle_repetition(id, flags, headers, &packet) => {}
             Some(id) => self.continue_connection(now, id, flags, packet),
             None if begins => self.begin_connection(now, own, other, tuple, packet),
             None => {
@@ -270,6 +275,27 @@ impl Host {
     fn continue_connection(&mut self, now: Instant, id: ConnectionId, flags: TcpFlags, packet: Vec<u8>) {
         self.ingest(now, packet);
         self.look_at(id, flags.rst());
+    }
+
+    /// Whether a segment says once more what it said before, when nothing but this side's FIN is under way. smoltcp 0.14
+    /// takes the third such for a loss, finds no data to repeat, and forgets that the FIN was to be repeated; without
+    /// them the FIN's own timer does.
+    fn is_idle_repetition(&mut self, id: ConnectionId, flags: TcpFlags, headers: &Headers, packet: &[u8]) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        // RFC 9293 §3.1: the acknowledgment number is the third word.
+        let at = usize::from(headers.transport) + 8;
+        let Some(number) = packet.get(at..).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes) else {
+            return false;
+        };
+        let socket = self.sockets.get::<tcp::Socket>(connection.handle);
+        let closing = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
+        let bare = packet.get(at + 4).is_some_and(|word| u32::from(word >> 4) * 4 == headers.transport_length);
+        let repeats = connection.confirmed == Some(number);
+        // An older one that was overtaken counts for nothing (RFC 9293 §3.4: numbers wrap).
+        if connection.confirmed.is_none_or(|newest| number.wrapping_sub(newest) as i32 > 0) {
+            connection.confirmed = Some(number);
+        }
+        repeats && closing && bare && socket.send_queue() == 0 && !flags.fin() && !flags.rst() && !flags.syn()
     }
 
     /// Sees what a segment has done to a connection.
@@ -324,7 +350,16 @@ impl Host {
     fn enter(&mut self, socket: tcp::Socket<'static>, own: Socket, other: Socket, released: bool) -> ConnectionId {
         let id = ConnectionId(self.fresh_id());
         let handle = self.sockets.add(socket);
-        let connection = Connection { handle, own, other, failed: None, established: false, aborted: false, released };
+        let connection = Connection {
+            handle,
+            own,
+            other,
+            failed: None,
+            confirmed: None,
+            established: false,
+            aborted: false,
+            released,
+        };
         self.connections.insert(id, connection);
         self.by_ends.insert((own, other), id);
         id

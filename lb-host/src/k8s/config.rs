@@ -175,10 +175,9 @@ fn settings(document: &Document, config: &Configuration) -> Result<Settings, Pro
     settings.localhost_node_ports = iptables.and_then(|iptables| iptables.localhost_node_ports).unwrap_or(true);
     let scheduler = config.ipvs.as_ref().map_or("", |ipvs| &ipvs.scheduler);
     if settings.mode.name == "ipvs" && !scheduler.is_empty() {
-        let names = || settings::SCHEDULERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let place = || document.place("ipvs.scheduler");
         let known = settings::scheduler(scheduler);
-        settings.scheduler =
-            Some(known.ok_or_else(|| wrong("ipvs.scheduler", scheduler, format!("give one of {}", names())))?);
+        settings.scheduler = Some(known.map_err(|(why, advice)| Problem::new(place(), why, advice))?);
     }
     Ok(settings)
 }

@@ -16,7 +16,8 @@ use super::address::lenient_address;
 use super::endpoints::{HEADLESS, SERVICE_NAME, service_key};
 use super::manifest::{Manifests, Placed};
 use super::place::Problem;
-use super::service::{headless, kind};
+use super::service::{annotation, headless, kind};
+use super::topology;
 
 /// Who made a slice.
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -183,7 +184,7 @@ fn by_selector(service: &Placed<Service>, given: &Given<'_>, warnings: &mut Vec<
         let family = families(service).first().copied().unwrap_or(Family::V4);
         drafts.push(Draft { manager, family, ports: Vec::new(), endpoints: Vec::new() });
     }
-    hint(service, &mut drafts, warnings);
+    hint(service, &mut drafts, given, warnings);
     drafts
 }
 
@@ -289,13 +290,21 @@ pub(super) fn named_port(pod: &PodSpec, name: &str, protocol: &str) -> Option<i3
     port.map(|port| port.container_port)
 }
 
-/// Hints as trafficDistribution asks for (§18.11): each ready endpoint for its own zone, and node.
-fn hint(service: &Placed<Service>, drafts: &mut [Draft], warnings: &mut Vec<Problem>) {
-    let annotations = service.object.metadata.annotations.as_ref();
-    if annotations.and_then(|all| all.get(TOPOLOGY_MODE)).is_some_and(|mode| mode.eq_ignore_ascii_case("auto")) {
-        let message = "asks for hints by the zones' shares of CPU, which are not made here: its endpoints get none";
-        let advice = "give the EndpointSlices with their hints, or use spec.trafficDistribution";
-        warnings.push(service.problem("metadata.annotations", message, advice));
+/// Hints as the Service asks for (§18.11): by the zones' shares of CPU, or by trafficDistribution each ready endpoint
+/// for its own zone, and node.
+fn hint(service: &Placed<Service>, drafts: &mut [Draft], given: &Given<'_>, warnings: &mut Vec<Problem>) {
+    if matches!(annotation(&service.object, TOPOLOGY_MODE), Some("Auto" | "auto")) {
+        for family in families(service) {
+            let own = drafts.iter_mut().filter(|draft| draft.family == family);
+            let mut endpoints: Vec<_> = own.flat_map(|draft| &mut draft.endpoints).collect();
+            if let (Err(why), false) =
+                (topology::hint(&mut endpoints, given.nodes.values().copied()), endpoints.is_empty())
+            {
+                let message = format_args!("asks for hints by the zones' CPU, and there are none: {why} (§18.11)");
+                let advice = "correct that, or use spec.trafficDistribution";
+                warnings.push(service.problem("metadata.annotations", message, advice));
+            }
+        }
         return;
     }
     let distribution = service.object.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref());

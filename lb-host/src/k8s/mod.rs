@@ -21,6 +21,7 @@ pub mod place;
 pub mod service;
 pub mod settings;
 mod surprise;
+mod topology;
 pub mod tree;
 
 pub use allocate::Ranges;

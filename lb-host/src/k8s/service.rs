@@ -11,6 +11,9 @@ use super::place::Problem;
 /// The label that hands a Service and its slices to another proxy, whatever its value (SEMANTICS §2.2).
 pub(super) const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
+/// The annotation that has Windows' mode keep destinations (SEMANTICS §14.4).
+pub(super) const PRESERVE_DESTINATION: &str = "preserve-destination";
+
 /// The affinity timeout of a Service that sets none, in seconds (SEMANTICS §3.6).
 const AFFINITY: i32 = 10_800;
 
@@ -49,9 +52,15 @@ pub fn service(placed: &Placed<Service>) -> Result<Option<control::Service>, Pro
         internal_policy: policy(spec.internal_traffic_policy.as_deref()),
         external_policy,
         affinity: affinity(spec),
+        preserve_destination: annotation(&placed.object, PRESERVE_DESTINATION) == Some("true"),
         health_check_port,
         ports: ports.map(|(index, port)| service_port(placed, index, port)).collect::<Result<_, _>>()?,
     }))
+}
+
+/// The value of one of a Service's annotations.
+pub(super) fn annotation<'s>(service: &'s Service, key: &str) -> Option<&'s str> {
+    service.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
 fn service_port(placed: &Placed<Service>, index: usize, port: &ServicePort) -> Result<control::ServicePort, Problem> {

@@ -27,9 +27,23 @@ pub fn mode(name: &str) -> Option<Mode> {
     Mode::ALL.iter().find(|mode| mode.name == name).copied()
 }
 
+/// ipvs' schedulers that kube-proxy's services give nothing to work on.
+pub const CACHE_SCHEDULERS: [&str; 2] = ["lblc", "lblcr"];
+
 /// The scheduler of this name.
-pub fn scheduler(name: &str) -> Option<Scheduler> {
-    SCHEDULERS.iter().find(|(known, _)| *known == name).map(|(_, scheduler)| *scheduler)
+///
+/// # Errors
+/// There is none: why, and the names there are.
+pub fn scheduler(name: &str) -> Result<Scheduler, (String, String)> {
+    let known = SCHEDULERS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, scheduler)| *scheduler).ok_or_else(|| {
+        let names: Vec<_> = SCHEDULERS.iter().map(|(name, _)| *name).collect();
+        let why = match CACHE_SCHEDULERS.contains(&name) {
+            true => format!("{name} balances caches by destination and kube-proxy's services have none"),
+            false => format!("{name:?} is no scheduler"),
+        };
+        (why, format!("take one of {}", names.join(", ")))
+    })
 }
 
 /// How pods' packets are told from others (SEMANTICS §8.4).

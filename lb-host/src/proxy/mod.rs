@@ -313,6 +313,12 @@ impl Proxy {
         });
     }
 
+    /// Ends: every port is closed and every connection reset.
+    pub fn close(self, host: &mut Host) {
+        self.served.into_values().for_each(|mut served| served.sockets.close(host));
+        self.splices.into_iter().for_each(|splice| splice.close(host));
+    }
+
     /// When [`poll`](Self::poll) is next due if no packet comes before. The host has deadlines of its own.
     pub fn next_deadline(&self) -> Option<Instant> {
         let splices = self.splices.iter().filter_map(Splice::next_deadline);

@@ -45,6 +45,7 @@ pub fn redirect(
         internal_policy: Default::default(),
         external_policy: Default::default(),
         affinity: None,
+        preserve_destination: false,
         health_check_port: service.health_check_port,
         ports: service.ports.clone(),
     };

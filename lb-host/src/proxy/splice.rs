@@ -110,6 +110,15 @@ impl Splice {
         }
     }
 
+    /// Gives both connections up.
+    pub(super) fn close(self, host: &mut Host) {
+        let endpoint = match self.stage {
+            Stage::Dialling { under_way, .. } => under_way.map(|(endpoint, _)| endpoint),
+            Stage::Joined { endpoint, .. } => Some(endpoint),
+        };
+        [Some(self.client), endpoint].into_iter().flatten().for_each(|connection| host.abort(connection));
+    }
+
     /// When [`poll`](Self::poll) is due if nothing comes before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match &self.stage {

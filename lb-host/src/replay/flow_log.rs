@@ -87,7 +87,7 @@ impl<'a> FlowLog<'a> {
             time: format!("{}.{:09}", time / 1_000_000_000, time % 1_000_000_000),
             frame,
             original: flow.original.to_string(),
-            translated: flow.reply.reversed().to_string(),
+            translated: flow.leaves().to_string(),
             masqueraded: flow.masqueraded,
             packets,
         };

@@ -113,6 +113,7 @@ fn flow(check: &ConntrackCheck, client_port: u16) -> Flow {
         },
         deadline: Instant::from_secs(120),
         masqueraded: false,
+        direct: false,
         packets: [1, 1],
         slot: u32::MAX,
     }

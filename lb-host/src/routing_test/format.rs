@@ -298,11 +298,8 @@ impl Reader<'_> {
             self.problem("spec.mode", message, format!("give one of {}", names.join(", ")))
         })?;
         let scheduler = |name: &String| {
-            settings::scheduler(name).ok_or_else(|| {
-                let names: Vec<_> = settings::SCHEDULERS.iter().map(|(name, _)| *name).collect();
-                let message = format!("{name:?} is no scheduler");
-                self.problem(&format!("{path}.scheduler"), message, format!("give one of {}", names.join(", ")))
-            })
+            let at = |(why, advice): (String, String)| self.problem(&format!("{path}.scheduler"), why, advice);
+            settings::scheduler(name).map_err(at)
         };
         let blocks = |key: &str, words: &written::Words| {
             let block = |word: &str| {

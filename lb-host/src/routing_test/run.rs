@@ -22,6 +22,9 @@ pub struct Outcome {
     pub mode: &'static str,
     /// All that was checked.
     pub checks: Vec<Judged>,
+    /// Service ports that there can be no rules for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Outcome {
@@ -36,7 +39,7 @@ impl Outcome {
 /// # Errors
 /// A state cannot be compiled, or a flow that there should have been before cannot be.
 pub fn run(case: &Case) -> Result<Outcome, Problem> {
-    let mut checks = Vec::new();
+    let (mut checks, mut warnings) = (Vec::new(), Vec::new());
     let mut before = None;
     for step in &case.steps {
         let trouble = Problem::new(case.place.clone(), "", "correct the objects");
@@ -44,6 +47,9 @@ pub fn run(case: &Case) -> Result<Outcome, Problem> {
         let mut alone = rules::control(&step.services, &step.slices, step.node.clone());
         let wrong = |error: &dyn std::fmt::Display| Problem { message: error.to_string(), ..trouble.clone() };
         let image = alone.image().map_err(|error| wrong(&error))?;
+        let left_out =
+            |(service, problem)| format!("{}: step {:?}: Service {service}: {problem}", case.place, step.name);
+        warnings.extend(alone.problems().map(left_out));
         let from_scratch = RuleTable::load(image.as_slice()).map_err(|error| wrong(&error))?;
         let world = World { step, plane: &plane, from_scratch: &from_scratch };
         world.flows(&mut checks);
@@ -57,7 +63,7 @@ pub fn run(case: &Case) -> Result<Outcome, Problem> {
         before = Some(plane);
     }
     let mode = case.steps.first().map_or("", |step| step.node.proxy.mode.name);
-    Ok(Outcome { name: case.name.clone(), place: case.place.to_string(), mode, checks })
+    Ok(Outcome { name: case.name.clone(), place: case.place.to_string(), mode, checks, warnings })
 }
 
 /// A step's state: as it was reached, and as it is from scratch.

@@ -74,6 +74,7 @@ pub(crate) fn service(name: &str, protocol: Protocol, affinity: Option<u32>) -> 
         internal_policy: TrafficPolicy::Local,
         external_policy: TrafficPolicy::Local,
         affinity,
+        preserve_destination: false,
         health_check_port: None,
         ports: vec![ServicePort { name: "".into(), protocol, port: 80, node_port: Some(NODE_PORT) }],
     }

@@ -58,6 +58,7 @@ pub(crate) fn service(address: Address, ports: &[(Protocol, u16)], reached: Reac
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
+        preserve_destination: false,
         health_check_port: None,
         ports: ports
             .iter()
