@@ -462,6 +462,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         self.flows.ids().filter_map(|id| self.flow(id))
     }
 
+    /// Every flow whose name is this one or a later one, by rising names.
+    #[cfg(feature = "ffi")]
+    pub(crate) fn flows_from(&self, first: FlowId) -> impl Iterator<Item = (FlowId, Flow)> {
+        self.flows.ids().skip_while(move |id| *id < first).filter_map(|id| Some((id, self.flow(id)?)))
+    }
+
     /// Puts a flow in that another balancer, or this one before a restart, had; its next packet is
     /// compared with the rules.
     ///

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod device;
 pub mod dialled;
 pub mod diff;
+pub mod dns;
 pub mod explain;
 pub mod health;
 pub mod host;

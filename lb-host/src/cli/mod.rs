@@ -14,6 +14,8 @@ pub mod args;
 mod compile;
 mod completions;
 mod diff;
+mod dig;
+mod dns;
 mod explain;
 mod get;
 mod inspect;
@@ -38,6 +40,7 @@ enum Command {
     Get(get::Get),
     Explain(explain::Explain),
     Diff(diff::Diff),
+    Dns(dns::Dns),
     Compile(compile::Compile),
     Inspect(inspect::Inspect),
     Lint(lint::Lint),
@@ -53,6 +56,7 @@ impl Command {
             Self::Get(get) => get.run(out),
             Self::Explain(explain) => explain.run(out),
             Self::Diff(diff) => diff.run(out),
+            Self::Dns(dns) => dns.run(out),
             Self::Compile(compile) => compile.run(),
             Self::Inspect(inspect) => inspect.run(out),
             Self::Lint(lint) => lint.run(out),

@@ -1,11 +1,34 @@
 //! The cloud's load balancer as packets see it: the outside's gateway, with an engine of its own whose Services are
 //! (load balancer IP, port) and whose backends are healthy nodes' NodePorts. Objects tell it all; nobody asks it.
 
+use std::collections::BTreeMap;
+
 use lb_core::control::{Detector, EmptyUdp, Mode, Node, NodePortAddresses, Proxy, Service, TrafficPolicy};
 use lb_core::pick::Scheduler;
 use lb_core::{Address, Prefix};
 
 use super::engine::Change;
+use super::packet;
+
+/// Who is let in to which of the balancer's addresses: nodes can't tell any more what came to it (SEMANTICS §8.6 is about
+/// the load balancer's own address).
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    sources: BTreeMap<Address, Vec<Prefix>>,
+}
+
+impl Admission {
+    pub(super) fn set(&mut self, address: Address, sources: Vec<Prefix>) {
+        self.sources.insert(address, sources);
+    }
+
+    pub(super) fn admits(&self, packet: &[u8]) -> bool {
+        let Some((source, destination)) = packet::addresses(packet) else { return true };
+        let Some(sources) = self.sources.get(&destination) else { return true };
+        let mut own = sources.iter().filter(|block| block.address().family() == source.family()).peekable();
+        own.peek().is_none() || own.any(|block| block.contains(source))
+    }
+}
 
 /// What it is called.
 pub(super) const NAME: &str = "load-balancer";

@@ -30,7 +30,8 @@ pub(super) struct Machine {
     pub(super) place: Place,
     pub(super) host: Host,
     pub(super) cable: Cable,
-    programs: Vec<Box<dyn Program>>,
+    /// By number; those that have ended leave their place empty.
+    programs: Vec<Option<Box<dyn Program>>>,
     /// A node's in userspace mode.
     pub(super) proxy: Option<Proxy>,
     /// When it wants to be asked again.
@@ -44,18 +45,25 @@ impl Machine {
 
     /// Starts a program, and says which it is.
     pub(super) fn run(&mut self, program: Box<dyn Program>) -> usize {
-        self.programs.push(program);
+        self.programs.push(Some(program));
         self.programs.len() - 1
     }
 
     pub(super) fn program<P: Program>(&self, number: usize) -> Option<&P> {
-        let program: &dyn Any = self.programs.get(number)?.as_ref();
+        let program: &dyn Any = self.programs.get(number)?.as_deref()?;
         program.downcast_ref()
     }
 
     pub(super) fn program_mut<P: Program>(&mut self, number: usize) -> Option<&mut P> {
-        let program: &mut dyn Any = self.programs.get_mut(number)?.as_mut();
+        let program: &mut dyn Any = self.programs.get_mut(number)?.as_deref_mut()?;
         program.downcast_mut()
+    }
+
+    /// Ends a program from one moment to the next.
+    pub(super) fn end(&mut self, number: usize) {
+        if let Some(mut program) = self.programs.get_mut(number).and_then(Option::take) {
+            program.end(&mut self.host);
+        }
     }
 
     /// Lets programs and stack do what is to be done by now; what they send.
@@ -63,7 +71,7 @@ impl Machine {
         if let Some(proxy) = &mut self.proxy {
             proxy.poll(now, &mut self.host);
         }
-        for program in &mut self.programs {
+        for program in self.programs.iter_mut().flatten() {
             program.poll(&mut self.host, now);
         }
         self.host.poll(now)
@@ -71,7 +79,7 @@ impl Machine {
 
     /// When the next turn is due if nothing comes before.
     pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        let programs = self.programs.iter().filter_map(|program| program.next_deadline());
+        let programs = self.programs.iter().flatten().filter_map(|program| program.next_deadline());
         let proxy = self.proxy.as_ref().and_then(Proxy::next_deadline);
         programs.chain(proxy).chain(self.host.next_deadline(now)).min()
     }

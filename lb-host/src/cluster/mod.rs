@@ -44,7 +44,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use lb_core::control::Label;
+use lb_core::control::{Label, Node};
 use lb_core::pick::Scheduler;
 use lb_core::{Address, Balancer, Counters, Instant, Prefix};
 
@@ -56,6 +56,7 @@ use engine::Engine;
 use events::Events;
 use fabric::{Fabric, Station};
 use link::Cable;
+use load_balancer::Admission;
 use machine::{Machine, Place};
 use program::Program;
 use router::Router;
@@ -119,6 +120,8 @@ pub struct Losses {
     pub late: u64,
     /// For the gateway itself, which runs nothing.
     pub gateway: u64,
+    /// Of clients that the load balancer does not let in.
+    pub refused: u64,
 }
 
 enum Event {
@@ -137,6 +140,7 @@ pub struct Cluster {
     machines: Vec<Option<Machine>>,
     routers: BTreeMap<Station, Router>,
     gateway: Cable,
+    admission: Admission,
     fabric: Fabric,
     /// When each router will have learnt all that it was told, and how quick it is.
     schedules: BTreeMap<Station, (Instant, Chance)>,
@@ -165,6 +169,7 @@ impl Cluster {
         let mut cluster = Self {
             now: Instant::ORIGIN,
             gateway: Cable::new(physics.gateway, chance.named("gateway cable")),
+            admission: Admission::default(),
             physics,
             events: Events::new(),
             machines: Vec::new(),
@@ -197,15 +202,24 @@ impl Cluster {
     pub fn add_node(&mut self, name: &str, zone: Option<&str>, settings: &Settings) -> Result<MachineId, EngineError> {
         let number = self.nodes;
         let own = addresses::node(number);
-        let node = lb_core::control::Node {
+        self.nodes += 1;
+        self.add_node_as(Node {
             name: name.into(),
             zone: zone.map(Label::from),
             proxy: settings.proxy(&own, &addresses::pod_blocks(number)),
-            addresses: own.clone(),
-        };
+            addresses: own,
+        })
+    }
+
+    /// Adds a node that is described already, with addresses of its own.
+    ///
+    /// # Errors
+    /// [`EngineError`], if its rules can't be made.
+    pub fn add_node_as(&mut self, node: Node) -> Result<MachineId, EngineError> {
+        let (name, own) = (node.name.to_string(), node.addresses.clone());
+        let name = name.as_str();
         let mut engine = Engine::new(node, self.chance.named(name).named("engine"))?;
         self.objects.values().for_each(|object| engine.learn(object.clone()));
-        self.nodes += 1;
         let id = self.enter(name, Place::Node, &own, self.physics.node);
         if let Some(node) = self.machine_mut(id) {
             // What the engine hands the node is the node's, also a Vip that it answers for.
@@ -239,7 +253,12 @@ impl Cluster {
             |count: &u16| addresses::pod(&of_node, *count).iter().all(|address| self.fabric.owner(*address).is_none());
         *last = turns.into_iter().find(free).expect("a node has addresses for 254 pods");
         let addresses = addresses::pod(&of_node, *last);
-        self.enter(name, Place::Pod(node), &addresses, self.physics.pod)
+        self.add_pod_as(name, node, &addresses)
+    }
+
+    /// Adds a pod behind a node, with these addresses.
+    pub fn add_pod_as(&mut self, name: &str, node: MachineId, addresses: &[Address]) -> MachineId {
+        self.enter(name, Place::Pod(node), addresses, self.physics.pod)
     }
 
     /// Adds a client outside, with an address of each family.
@@ -325,6 +344,11 @@ impl Cluster {
         self.plan_learning(Station::Gateway, load_balancer::adopted(change));
     }
 
+    /// Lets only clients of these blocks in to an address of the load balancer's; of a family without blocks, all.
+    pub fn admit(&mut self, address: Address, sources: Vec<Prefix>) {
+        self.admission.set(address, sources);
+    }
+
     /// Starts a program on a machine.
     ///
     /// # Panics
@@ -336,7 +360,15 @@ impl Cluster {
         ProgramId { machine: id, number, program: PhantomData }
     }
 
-    /// A program, as long as its machine is there.
+    /// Ends a program from one moment to the next, as SIGKILL does: its connections are reset.
+    pub fn kill<P: Program>(&mut self, id: ProgramId<P>) {
+        self.due.insert(id.machine);
+        if let Some(machine) = self.machine_mut(id.machine) {
+            machine.end(id.number);
+        }
+    }
+
+    /// A program, as long as it and its machine are there.
     pub fn program<P: Program>(&self, id: ProgramId<P>) -> Option<&P> {
         self.machine(id.machine)?.program(id.number)
     }

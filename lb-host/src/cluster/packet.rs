@@ -18,7 +18,8 @@ pub(super) enum Trouble {
     TooBig(usize),
 }
 
-fn addresses(packet: &[u8]) -> Option<(Address, Address)> {
+/// Who sent a packet, and where it is to go.
+pub(super) fn addresses(packet: &[u8]) -> Option<(Address, Address)> {
     let v4 = |at: usize| Some(Address::v4(*packet.get(at..)?.first_chunk()?));
     let v6 = |at: usize| Some(Address::v6(*packet.get(at..)?.first_chunk()?));
     match packet.first()? >> 4 {

@@ -86,6 +86,10 @@ impl Cluster {
 
     /// A packet through a router.
     fn pass(&mut self, station: Station, origin: Origin, packet: Vec<u8>) {
+        if station == Station::Gateway && !self.admission.admits(&packet) {
+            self.losses.refused += 1;
+            return;
+        }
         let Some(router) = self.routers.get_mut(&station) else { return };
         let out = router.pass(self.now, origin, packet, &mut self.trace);
         self.plan_expiry(station);

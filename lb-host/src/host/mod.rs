@@ -52,6 +52,9 @@ pub type Socket = (Address, u16);
 /// What an Ethernet carries.
 pub const MTU: usize = 1500;
 
+/// The first port that clients are given, and how many those are: Linux' `ip_local_port_range`, above all NodePorts.
+const EPHEMERAL: (u16, u16) = (32_768, 28_232);
+
 /// Addresses that a host may have.
 pub const ADDRESSES: usize = 8;
 
@@ -203,11 +206,9 @@ impl Host {
 
     /// A port of the ephemeral range that is not `taken`; `None` if all are.
     fn ephemeral(&mut self, taken: impl Fn(u16) -> bool) -> Option<u16> {
-        /// Linux' `ip_local_port_range`: above all NodePorts.
-        const FIRST: u16 = 32_768;
-        const COUNT: u16 = 28_232;
-        let start = self.chance.below(COUNT.into()) as u16;
-        (0..COUNT).map(|step| FIRST + (start + step) % COUNT).find(|port| !taken(*port))
+        let (first, count) = EPHEMERAL;
+        let start = self.chance.below(count.into()) as u16;
+        (0..count).map(|step| first + (start + step) % count).find(|port| !taken(*port))
     }
 
     /// Whether a message of no known flow is an ICMP error all the same.

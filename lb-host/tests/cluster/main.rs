@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use lb_core::Family::{self, V4, V6};
+use lb_core::Prefix;
 use lb_core::control::{Mode, TrafficPolicy};
-use lb_host::cluster::program::DatagramClient;
+use lb_host::cluster::program::{DatagramClient, HttpClient, HttpServer};
+use lb_host::cluster::settings;
 use lb_host::host::Error;
 use lb_host::path::socket;
 
@@ -15,6 +17,7 @@ mod proxy;
 #[path = "../real/mod.rs"]
 #[allow(dead_code, reason = "the shared captures are not for these tests")]
 mod real;
+mod soak;
 mod town;
 
 use town::{By, ECHO, Town, WEB, Who, ms};
@@ -139,7 +142,7 @@ fn a_node_answers_for_itself_where_no_service_does() {
         for who in [Who::Pod, Who::Outside] {
             assert_eq!(town.ask(who, (node, 9999), 1), [Err(Error::Refused)], "a closed port");
         }
-        let server = lb_host::cluster::program::HttpServer::new("kubelet", if family == V4 { 10250 } else { 10251 });
+        let server = HttpServer::new("kubelet", if family == V4 { 10250 } else { 10251 });
         let port = if family == V4 { 10250 } else { 10251 };
         town.cluster.run(town.nodes[0], server);
         for who in [Who::Pod, Who::Outside, Who::Node] {
@@ -163,6 +166,7 @@ fn a_resolver_that_never_changes_its_port_follows_the_endpoints() {
             town.nodes.swap(0, 1);
             town.publish(1);
             town.cluster.run_until(town.cluster.now().saturating_add(ms(6000)));
+            assert_eq!(town.cluster.program(client).unwrap().strangers(), []);
             let queries = town.cluster.program(client).unwrap().queries();
             let answers: Vec<_> = queries.iter().map(|query| query.result.clone().unwrap().1.unwrap()).collect();
             assert_eq!(answers.len(), 60);
@@ -214,4 +218,49 @@ fn a_node_that_is_gone_takes_its_pods_along() {
     assert!(
         town.ask(Who::Pod, to, 12).iter().all(|result| result.as_ref().is_ok_and(|reply| reply.served_by == "web-1"))
     );
+}
+
+#[test]
+fn a_killed_server_resets_and_is_refused_until_it_is_back() {
+    let mut town = Town::with(8, Default::default(), Mode::IPTABLES, TrafficPolicy::Cluster, 1);
+    let to = town.dialled(By::ClusterIp, Family::V4, WEB);
+    let client = town.cluster.run(town.shell, HttpClient::new(to).times(30, ms(100)).keep_alive());
+    town.cluster.run_until(town.cluster.now().saturating_add(ms(950)));
+    let server = town.servers[0];
+    town.cluster.kill(server);
+    town.cluster.run_until(town.cluster.now().saturating_add(ms(1000)));
+    town.cluster.run(town.webs[0], HttpServer::new("again", 8080));
+    town.cluster.run_until(town.cluster.now().saturating_add(ms(2000)));
+    let exchanges = town.cluster.program(client).unwrap().exchanges();
+    let told: Vec<_> = exchanges.iter().map(|one| one.result.as_ref().map(|reply| reply.served_by.as_str())).collect();
+    assert_eq!(told[..10], [Ok("web-1"); 10]);
+    assert_eq!(told[10..20], [Err(&Error::Refused); 10]);
+    assert_eq!(told[20..], [Ok("again"); 10]);
+}
+
+#[test]
+fn a_load_balancer_lets_in_whom_it_should() {
+    let mut town = Town::new(9, Mode::IPTABLES, TrafficPolicy::Cluster);
+    for family in [V4, V6] {
+        let to = town.dialled(By::LoadBalancer, family, WEB);
+        let client = town.address(Who::Outside, family);
+        for (sources, expected) in [
+            (vec![], true),
+            (vec![Prefix::host(client)], true),
+            (vec![Prefix::host(town.address(Who::Pod, family))], false),
+            (vec![Prefix::host(town.address(Who::Pod, if family == V4 { V6 } else { V4 }))], true),
+        ] {
+            town.cluster.admit(to.0, sources.clone());
+            assert_eq!(town.ask(Who::Outside, to, 1)[0].is_ok(), expected, "{sources:?}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_comes_later_knows_all_from_the_start() {
+    let mut town = Town::new(10, Mode::IPTABLES, TrafficPolicy::Cluster);
+    let late = town.cluster.add_node("late", Some("zone-b"), &settings(Mode::NFTABLES)).unwrap();
+    let address = town::of(town.cluster.addresses(late), V4);
+    assert!(town.ask(Who::Outside, (address, 30080), 1)[0].is_ok());
+    assert!(town.cluster.counters(late).unwrap().flows_created == 1);
 }

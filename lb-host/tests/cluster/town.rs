@@ -6,8 +6,8 @@ use std::time::Duration;
 use lb_core::control::{Endpoint, Mode, Service, ServicePort, Slice, SlicePort, TrafficPolicy};
 use lb_core::{Address, Family, Instant, Prefix, Protocol};
 use lb_host::cluster::program::{BulkServer, DatagramServer, HttpClient, HttpServer, Reply};
-use lb_host::cluster::{Change, Cluster, MachineId, Physics, settings};
-use lb_host::host::{Error, Strangeness};
+use lb_host::cluster::{Change, Cluster, MachineId, Physics, ProgramId, settings};
+use lb_host::host::{Error, Strangeness, Stray};
 
 pub(crate) const WEB: u16 = 80;
 pub(crate) const ECHO: u16 = 7;
@@ -19,6 +19,7 @@ pub(crate) struct Town {
     pub(crate) cluster: Cluster,
     pub(crate) nodes: Vec<MachineId>,
     pub(crate) webs: Vec<MachineId>,
+    pub(crate) servers: Vec<ProgramId<HttpServer>>,
     /// A pod on the first node that asks.
     pub(crate) shell: MachineId,
     /// Somebody outside.
@@ -75,9 +76,10 @@ impl Town {
         let nodes: Vec<_> =
             (1..=3).map(|n| cluster.add_node(&format!("worker-{n}"), None, &settings(mode)).unwrap()).collect();
         let webs: Vec<_> = (0..2).map(|n| cluster.add_pod(&format!("web-{}", n + 1), nodes[n])).collect();
+        let mut servers = Vec::new();
         for web in &webs {
             let name = cluster.name(*web).to_owned();
-            cluster.run(*web, HttpServer::new(&name, 8080));
+            servers.push(cluster.run(*web, HttpServer::new(&name, 8080)));
             cluster.run(*web, DatagramServer::new(&name, 7007));
             cluster.run(*web, BulkServer::new(9001));
         }
@@ -104,7 +106,7 @@ impl Town {
             preserve_destination: false,
             ports: ports.to_vec(),
         };
-        let mut town = Self { cluster, nodes, webs, shell, client, service };
+        let mut town = Self { cluster, nodes, webs, servers, shell, client, service };
         town.cluster.observe(&Change::Service(town.service.clone()));
         town.publish(endpoints);
         // As a cloud controller would have it: every node, or those that have endpoints.
@@ -169,7 +171,8 @@ impl Town {
     /// What reached somebody who had not asked for it.
     pub(crate) fn strays(&self) -> BTreeSet<String> {
         assert!(self.cluster.failures().is_empty(), "{:?}", self.cluster.failures());
-        let strange = self.cluster.strays().filter(|(_, stray)| stray.strangeness != Strangeness::Late);
+        let strange = |stray: &Stray| !matches!(stray.strangeness, Strangeness::Late | Strangeness::Closed);
+        let strange = self.cluster.strays().filter(|(_, stray)| strange(stray));
         strange.map(|(name, stray)| format!("{name}: {:?} {}", stray.strangeness, stray.tuple)).collect()
     }
 }

@@ -140,6 +140,11 @@ impl Program for BulkServer {
             false
         });
     }
+
+    fn end(&mut self, host: &mut Host) {
+        self.listener.take().into_iter().for_each(|listener| host.unlisten(listener));
+        self.open.drain(..).for_each(|side| host.abort(side.id));
+    }
 }
 
 fn serve(host: &mut Host, side: &mut Side, pattern: &Pattern, arrived: &mut Vec<u8>) -> Result<bool, Error> {
@@ -220,5 +225,9 @@ impl Program for BulkClient {
         let received = side.map_or(0, |side| side.expect.1);
         let exact = ended.is_ok() && side.is_some_and(|side| side.exact) && received == self.download;
         self.outcome = Some(Outcome { received, exact, ended: now, error: ended.err() });
+    }
+
+    fn end(&mut self, host: &mut Host) {
+        self.side.take().into_iter().for_each(|side| host.abort(side.id));
     }
 }

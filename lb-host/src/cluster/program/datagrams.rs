@@ -41,6 +41,10 @@ impl Program for DatagramServer {
             self.served += u64::from(sent.is_ok());
         }
     }
+
+    fn end(&mut self, host: &mut Host) {
+        self.socket.take().into_iter().for_each(|socket| host.unbind(socket));
+    }
 }
 
 /// Asks one server so many times, a datagram each `interval`, without waiting for answers.
@@ -53,6 +57,7 @@ pub struct DatagramClient {
     next: Option<Instant>,
     socket: Option<UdpId>,
     queries: Vec<Query>,
+    strangers: Vec<Socket>,
 }
 
 /// One datagram and what came of it.
@@ -79,7 +84,17 @@ impl DatagramClient {
     /// From `port`, or from one of the host's choice if that is 0, `count` times.
     pub fn new(port: u16, to: Socket, count: u64, interval: Duration) -> Self {
         let payload = b"query".to_vec();
-        Self { to, port, payload, left: count, interval, next: None, socket: None, queries: Vec::new() }
+        Self {
+            to,
+            port,
+            payload,
+            left: count,
+            interval,
+            next: None,
+            socket: None,
+            queries: Vec::new(),
+            strangers: Vec::new(),
+        }
     }
 
     /// With this much to say, which comes back.
@@ -91,6 +106,11 @@ impl DatagramClient {
     /// What came of the queries so far.
     pub fn queries(&self) -> &[Query] {
         &self.queries
+    }
+
+    /// Who else sent something to this port: an answer that was not translated back.
+    pub fn strangers(&self) -> &[Socket] {
+        &self.strangers
     }
 
     /// A query's own words: its number, so that an answer finds it, and the payload.
@@ -122,7 +142,11 @@ impl Program for DatagramClient {
         }
         let Some(socket) = self.socket else { return };
         while let Some(datagram) = host.recv_from(socket) {
-            self.take(now, &datagram.payload);
+            if datagram.from == self.to {
+                self.take(now, &datagram.payload);
+            } else {
+                self.strangers.push(datagram.from);
+            }
         }
         while let Some((_, error)) = host.udp_error(socket) {
             // It does not say which: the oldest that waits.
@@ -140,5 +164,10 @@ impl Program for DatagramClient {
 
     fn next_deadline(&self) -> Option<Instant> {
         (self.left > 0).then(|| self.next.unwrap_or(Instant::ORIGIN))
+    }
+
+    fn end(&mut self, host: &mut Host) {
+        self.left = 0;
+        self.socket.take().into_iter().for_each(|socket| host.unbind(socket));
     }
 }

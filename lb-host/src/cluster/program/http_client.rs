@@ -168,6 +168,12 @@ impl Program for HttpClient {
             None => None,
         }
     }
+
+    fn end(&mut self, host: &mut Host) {
+        self.left = 0;
+        self.running = None;
+        self.connection.take().into_iter().for_each(|id| host.abort(id));
+    }
 }
 
 impl HttpClient {

@@ -87,6 +87,11 @@ impl Program for HttpServer {
         });
         self.open = open;
     }
+
+    fn end(&mut self, host: &mut Host) {
+        self.listener.take().into_iter().for_each(|listener| host.unlisten(listener));
+        self.open.drain(..).for_each(|connection| host.abort(connection.id));
+    }
 }
 
 impl HttpServer {

@@ -26,6 +26,9 @@ pub trait Program: Any {
     fn next_deadline(&self) -> Option<Instant> {
         None
     }
+
+    /// Is killed: what it listens on is closed, its connections are reset.
+    fn end(&mut self, host: &mut Host);
 }
 
 /// How servers write whom they see.
