@@ -50,6 +50,8 @@ pub(crate) mod flag {
     pub(crate) const STALE_BY_POOL: u32 = 1024;
     /// Session affinity is not shared between the Vips of a service port (§14.3).
     pub(crate) const AFFINITY_BY_VIP: u32 = 2048;
+    /// Every backend is a proxy on the node (§14.5).
+    pub(crate) const REDIRECT: u32 = 4096;
 }
 
 /// Facts of one of the node's addresses.
@@ -248,6 +250,11 @@ impl<'r> NodeRules<'r> {
     /// The blocks of all of the node's addresses.
     pub(super) fn blocks(&self) -> impl Iterator<Item = Prefix> + use<'r> {
         prefixes(self.bytes, self.addresses(), self.count(82))
+    }
+
+    /// Whether every backend is a proxy on this node, which dials endpoints on its own (SEMANTICS §14.5).
+    pub fn redirects(&self) -> bool {
+        self.has(flag::REDIRECT)
     }
 
     /// The node's own addresses, the first of each family its primary one.
