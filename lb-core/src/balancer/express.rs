@@ -43,17 +43,15 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// nobody's.
     #[inline(never)]
     pub(super) fn look_ahead(&self, plain: &[Option<Plain>; CHUNK], names: &mut [Name; CHUNK]) {
-        let mut dialling = false;
+        let small = self.rules.is_small();
         for (plain, name) in plain.iter().zip(&mut *names).filter(|(_, name)| **name == Name::NONE) {
-            let Some(plain) = plain else { continue };
-            if self.rules.is_nobodys(plain.tuple.destination()) {
-                *name = Name::NOBODYS;
-            } else {
-                dialling = true;
-                self.rules.prefetch_vip(plain.tuple.dialled());
+            match plain {
+                Some(plain) if self.rules.is_nobodys(plain.tuple.destination()) => *name = Name::NOBODYS,
+                Some(plain) if !small => self.rules.prefetch_vip(plain.tuple.dialled()),
+                _ => {}
             }
         }
-        if !dialling {
+        if small {
             return;
         }
         for step in [RuleTable::prefetch_slot, RuleTable::prefetch_segment] {

@@ -60,7 +60,8 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     pub fn decide(&self, tuple: &Tuple, origin: Origin) -> Decision<'_> {
         let nobody = Source { kind: SourceKind::Outside, loopback: false };
         let Some(node) = self.node() else { return Decision::pass(nobody) };
-        let source = source(&node, tuple.source, origin);
+        let own = self.screen.may_hold(tuple.source) && node.address(tuple.source) & node::address::OWN != 0;
+        let source = source(&node, tuple.source, own, origin);
         let Some((slot, segment, class)) = self.owner(tuple, &node) else {
             return Decision { fate: self.unmatched(&node, tuple, source), ..Decision::pass(source) };
         };
@@ -159,9 +160,9 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
 }
 
 /// Who sends a packet (§1, §8.4).
-fn source(node: &NodeRules<'_>, address: Address, origin: Origin) -> Source {
+fn source(node: &NodeRules<'_>, address: Address, own: bool, origin: Origin) -> Source {
     let loopback = address.is_loopback();
-    let own = origin == Origin::Node || loopback || node.address(address) & node::address::OWN != 0;
+    let own = own || origin == Origin::Node || loopback;
     let pod = origin == Origin::Pod || node.pod_sources().any(|block| block.contains(address));
     let kind = match (own, pod) {
         (true, true) => SourceKind::NodeAsPod,

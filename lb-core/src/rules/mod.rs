@@ -167,6 +167,12 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         directory::claims(self.directory(), &self.hash, address)
     }
 
+    /// Whether the cache has what packets read of it anyhow, so that asking for it ahead is not worth its while.
+    pub(crate) fn is_small(&self) -> bool {
+        const CACHE: usize = 256 << 10;
+        self.memory.as_ref().len() <= CACHE
+    }
+
     /// Asks for the memory that [`is_nobodys`](Self::is_nobodys) reads.
     #[inline]
     pub(crate) fn prefetch_claims(&self, destination: Address) {
