@@ -10,7 +10,9 @@ mod express;
 mod fragment;
 mod limiter;
 mod relate;
+mod restore;
 mod share;
+mod signal;
 
 use core::time::Duration;
 
@@ -32,9 +34,9 @@ use crate::tuple::packed::Packed;
 use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, RejectReason, Verdict};
 use crate::wire::plain::Plain;
-use crate::wire::{self, Content, Headers, Malformed, TcpFlags};
-use express::signal_of;
+use crate::wire::{self, Content, Headers};
 use limiter::Limiter;
+use signal::{signal, signal_of};
 
 pub use error::{ConfigError, RestoreError};
 pub use share::blocks;
@@ -568,39 +570,6 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         self.flows.ids().skip_while(move |id| *id < first).filter_map(|id| Some((id, self.flow(id)?)))
     }
 
-    /// Puts a flow in that another balancer, or this one before a restart, had; its next packet is
-    /// compared with the rules.
-    ///
-    /// # Errors
-    /// [`RestoreError`]; nothing has changed then.
-    pub fn restore(&mut self, flow: &Flow) -> Result<FlowId, RestoreError> {
-        let (original, reply) = (&flow.original, &flow.reply);
-        let alike = |tuple: &Tuple| (tuple.source.family(), tuple.destination.family(), tuple.protocol, tuple.zone);
-        if alike(original) != alike(reply)
-            || original.source.family() != original.destination.family()
-            || original == reply
-        {
-            return Err(RestoreError::Mixed);
-        }
-        let tuples = [original, reply].map(Packed::from);
-        let hashes = tuples.map(|tuple| self.flows.hash(&tuple));
-        if tuples.iter().zip(hashes).any(|(tuple, hash)| self.find_live(hash, tuple).is_some()) {
-            return Err(RestoreError::Taken);
-        }
-        let flags = flags(flow.masqueraded, flow.direct);
-        let id = self.insert(tuples.each_ref(), hashes, flow.state, flags).map_err(|_| RestoreError::Full)?;
-        self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
-        if let Some(entry) = self.flows.entry_mut(id) {
-            entry.packets = flow.packets;
-            entry.checked = self.rules.generation().wrapping_sub(1);
-        }
-        let service = self.rules.owner_of_flow(original).map(|(_, segment)| segment);
-        if let Some(segment) = service.filter(|segment| segment.scheduler().counts()) {
-            self.flows.count(id, load_key(&self.key, segment.id(), reply.source, reply.source_port));
-        }
-        Ok(id)
-    }
-
     /// What was counted so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -636,53 +605,4 @@ fn flags(masqueraded: bool, direct: bool) -> Flags {
 /// Under what a backend's live flows are counted.
 fn load_key(key: &Key, service: u64, address: Address, port: u16) -> u64 {
     key.address(address, service ^ u64::from(port))
-}
-
-/// What a packet says about its flow.
-fn signal(content: Content) -> Signal {
-    match content {
-        Content::Tcp(flags) => tcp_signal(flags),
-        Content::Udp => Signal::Datagram,
-        // Chunk types of RFC 9260 §3.2.
-        Content::Sctp(1) => Signal::SctpInit,
-        Content::Sctp(2 | 10) => Signal::SctpHandshake,
-        Content::Sctp(6 | 7 | 8 | 14) => Signal::SctpClose,
-        Content::Sctp(_) => Signal::SctpData,
-        Content::LaterFragment | Content::Error(_) | Content::EchoRequest | Content::Other => Signal::Silent,
-    }
-}
-
-#[inline(always)]
-fn tcp_signal(flags: TcpFlags) -> Signal {
-    /// By the five lowest flags: which of them a packet has is not to be guessed at.
-    const SIGNALS: [Signal; 32] = {
-        let mut signals = [Signal::Segment; 32];
-        let mut i = 0;
-        while i < signals.len() {
-            let flags = TcpFlags(i as u8);
-            signals[i] = match (flags.rst(), flags.syn(), flags.ack(), flags.fin()) {
-                (true, ..) => Signal::Reset,
-                (_, true, true, _) => Signal::SynAck,
-                (_, true, false, _) => Signal::Syn,
-                (_, false, _, true) => Signal::Fin,
-                (_, false, _, false) => Signal::Segment,
-            };
-            i += 1;
-        }
-        signals
-    };
-    SIGNALS.get(usize::from(flags.0) % SIGNALS.len()).copied().unwrap_or(Signal::Segment)
-}
-
-impl From<Malformed> for DropReason {
-    fn from(malformed: Malformed) -> Self {
-        match malformed {
-            Malformed::Truncated => Self::Truncated,
-            Malformed::IpHeader => Self::BadIpHeader,
-            Malformed::TransportHeader => Self::BadTransportHeader,
-            Malformed::TooManyExtensions => Self::TooManyExtensions,
-            Malformed::Fragment => Self::BadFragment,
-            Malformed::MappedAddress => Self::MappedAddress,
-        }
-    }
 }

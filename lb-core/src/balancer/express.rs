@@ -1,7 +1,8 @@
 //! The short way of nearly all packets: plain ones, of known flows that are in order.
 
-use super::{Balancer, CHUNK, tcp_signal};
-use crate::flow::{Direction, Flags, FlowId, Name, Signal};
+use super::signal::signal_of;
+use super::{Balancer, CHUNK};
+use crate::flow::{Direction, Flags, FlowId, Name};
 use crate::nat::{self, Change};
 use crate::packet::Packet;
 use crate::rules::RuleTable;
@@ -76,10 +77,4 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         }
         passes
     }
-}
-
-/// What a plain packet says about its flow.
-#[inline(always)]
-pub(super) fn signal_of(plain: &Plain) -> Signal {
-    plain.tcp.map_or(Signal::Datagram, tcp_signal)
 }

@@ -115,6 +115,7 @@ impl State {
     #[inline(always)]
     pub(crate) fn next(self, signal: Signal, direction: Direction) -> Self {
         /// By state, signal and direction: read for every packet. Numbers go up to 15, so that no row is of odd length.
+        #[allow(clippy::indexing_slicing, reason = "the compiler computes it: past the end it would not build")]
         const NEXT: [[[State; 2]; 16]; 16] = {
             let mut table = [[[State::Close; 2]; 16]; 16];
             let mut cell = 0;
