@@ -18,3 +18,4 @@ pub mod path;
 pub mod replay;
 pub mod routing_test;
 pub mod rules;
+pub mod table;

@@ -23,7 +23,6 @@ mod lint;
 mod man;
 mod replay;
 mod rules;
-pub mod table;
 mod test;
 
 /// Kubernetes service routing explained, tested and replayed, without a cluster.

@@ -27,15 +27,22 @@
 //! ```
 
 mod addresses;
+pub mod api;
+pub mod calendar;
+pub mod cloud;
+pub mod controllers;
 mod engine;
 mod events;
 mod fabric;
+pub mod kubectl;
+pub mod kubelet;
 mod link;
 mod load_balancer;
 mod machine;
 mod packet;
 pub mod program;
 mod router;
+mod streak;
 mod trace;
 mod traffic;
 
