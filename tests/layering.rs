@@ -77,6 +77,8 @@ const HOST_NEVER: &[(&str, &[&str])] = &[
     // Objects know neither the box that keeps them nor how they are printed.
     ("k8s", &["cluster", "device", "dns", "host", "proxy", "table"]),
     ("table", &["cluster", "device", "host"]),
+    // The userspace proxy is a program on such a stack; of a cluster it knows what the control plane does.
+    ("proxy", &["cluster", "device", "dns", "k8s", "replay"]),
 ];
 
 /// Crates that lb-core never names.

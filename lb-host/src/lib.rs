@@ -15,6 +15,7 @@ pub mod host;
 pub mod k8s;
 pub mod listing;
 pub mod path;
+pub mod proxy;
 pub mod replay;
 pub mod routing_test;
 pub mod rules;

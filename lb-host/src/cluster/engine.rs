@@ -9,6 +9,7 @@ use lb_core::{
 use self_cell::{MutBorrow, self_cell};
 
 use crate::chance::Chance;
+use crate::proxy::{Proxy, Redirect};
 
 type Core<'m> = Balancer<'m, Vec<u8>>;
 
@@ -67,6 +68,8 @@ const ROOM: Room = Room { services: 8, vips: 32, segments: 1 << 14 };
 pub(super) struct Engine {
     cell: Cell,
     control: Control,
+    /// What the rules are made from while a proxy on the node is to have the services' packets.
+    redirect: Option<Redirect>,
     delta: Vec<u8>,
 }
 
@@ -82,9 +85,14 @@ impl Engine {
         let memory = MutBorrow::new(vec![Block::ZERO; blocks(SIZES)]);
         let cell = Cell::try_new(memory, |memory| Balancer::new(config, SIZES, memory.borrow_mut(), rules))
             .map_err(|error| trouble(error.to_string()))?;
-        let mut engine = Self { cell, control: Control::new(node), delta: Vec::new() };
-        engine.sync()?;
+        let mut engine = Self { cell, control: Control::new(node), redirect: None, delta: Vec::new() };
+        engine.sync(None)?;
         Ok(engine)
+    }
+
+    /// The objects as the node knows them.
+    pub(super) const fn control(&self) -> &Control {
+        &self.control
     }
 
     /// The control plane's view of the node.
@@ -104,29 +112,40 @@ impl Engine {
         }
     }
 
-    /// Applies what changed, in one step for all packets.
-    pub(super) fn sync(&mut self) -> Result<(), EngineError> {
+    /// Applies what changed, in one step for all packets. With a proxy all services' packets are for it.
+    pub(super) fn sync(&mut self, proxy: Option<&Proxy>) -> Result<(), EngineError> {
         let node = self.control.node().name.clone();
         let not_compiled = |error: lb_core::control::CompileError| EngineError::Compile {
             node: node.clone(),
             reason: error.to_string(),
         };
         let not_applied = |error: ApplyError| EngineError::Apply { node: node.clone(), reason: error.to_string() };
-        if !self.control.delta(&mut self.delta).map_err(not_compiled)? {
+        // Rules of another origin are no change of the old ones.
+        let anew = proxy.is_some() != self.redirect.is_some();
+        if anew {
+            self.redirect = proxy.map(|_| Redirect::new(self.control.node()));
+        }
+        let changed = match (&mut self.redirect, proxy) {
+            (Some(redirect), Some(proxy)) => redirect.delta(&self.control, proxy, &mut self.delta),
+            _ => self.control.delta(&mut self.delta),
+        };
+        if !changed.map_err(not_compiled)? && !anew {
             return Ok(());
         }
         let delta = &self.delta;
-        match self.cell.with_dependent_mut(|_, balancer| balancer.apply_rules(delta)) {
-            Err(ApplyError::NoSpace { .. }) => {
-                let image = self.control.image().map_err(not_compiled)?;
-                let room = Room::for_image(&image).map_err(|error| not_applied(ApplyError::Delta(error)))?;
-                let mut grown = RuleTable::with_room(vec![0; room.bytes()], room).map_err(not_applied)?;
-                grown.apply(&image).map_err(not_applied)?;
-                self.cell.with_dependent_mut(|_, balancer| drop(balancer.swap_rules(grown)));
-                Ok(())
+        if !anew {
+            match self.cell.with_dependent_mut(|_, balancer| balancer.apply_rules(delta)) {
+                Err(ApplyError::NoSpace { .. }) => {}
+                applied => return applied.map_err(not_applied),
             }
-            applied => applied.map_err(not_applied),
         }
+        let image = self.redirect.as_mut().map_or_else(|| self.control.image(), Redirect::image);
+        let image = image.map_err(not_compiled)?;
+        let room = Room::for_image(&image).map_err(|error| not_applied(ApplyError::Delta(error)))?;
+        let mut grown = RuleTable::with_room(vec![0; room.bytes()], room).map_err(not_applied)?;
+        grown.apply(&image).map_err(not_applied)?;
+        self.cell.with_dependent_mut(|_, balancer| drop(balancer.swap_rules(grown)));
+        Ok(())
     }
 
     /// Judges a packet from its IP header on, and rewrites it.

@@ -8,6 +8,7 @@ use lb_core::Instant;
 use super::link::Cable;
 use super::program::Program;
 use crate::host::Host;
+use crate::proxy::Proxy;
 
 /// The name of a machine in its cluster, never used again: a pod, a node, or a client outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,13 +32,15 @@ pub(super) struct Machine {
     pub(super) cable: Cable,
     /// By number; those that have ended leave their place empty.
     programs: Vec<Option<Box<dyn Program>>>,
+    /// A node's in userspace mode.
+    pub(super) proxy: Option<Proxy>,
     /// When it wants to be asked again.
     pub(super) alarm: Option<Instant>,
 }
 
 impl Machine {
     pub(super) fn new(name: String, place: Place, host: Host, cable: Cable) -> Self {
-        Self { name, place, host, cable, programs: Vec::new(), alarm: None }
+        Self { name, place, host, cable, programs: Vec::new(), proxy: None, alarm: None }
     }
 
     /// Starts a program, and says which it is.
@@ -65,6 +68,9 @@ impl Machine {
 
     /// Lets programs and stack do what is to be done by now; what they send.
     pub(super) fn turn(&mut self, now: Instant) -> VecDeque<Vec<u8>> {
+        if let Some(proxy) = &mut self.proxy {
+            proxy.poll(now, &mut self.host);
+        }
         for program in self.programs.iter_mut().flatten() {
             program.poll(&mut self.host, now);
         }
@@ -74,6 +80,7 @@ impl Machine {
     /// When the next turn is due if nothing comes before.
     pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         let programs = self.programs.iter().flatten().filter_map(|program| program.next_deadline());
-        programs.chain(self.host.next_deadline(now)).min()
+        let proxy = self.proxy.as_ref().and_then(Proxy::next_deadline);
+        programs.chain(proxy).chain(self.host.next_deadline(now)).min()
     }
 }

@@ -58,6 +58,7 @@ use lb_core::{Address, Balancer, Counters, Instant, Prefix};
 use crate::chance::Chance;
 use crate::host::{Host, Stray};
 use crate::k8s::Settings;
+use crate::proxy::Proxy;
 use engine::Engine;
 use events::Events;
 use fabric::{Fabric, Station};
@@ -226,7 +227,6 @@ impl Cluster {
         let name = name.as_str();
         let mut engine = Engine::new(node, self.chance.named(name).named("engine"))?;
         self.objects.values().for_each(|object| engine.learn(object.clone()));
-        engine.sync()?;
         let id = self.enter(name, Place::Node, &own, self.physics.node);
         if let Some(node) = self.machine_mut(id) {
             // What the engine hands the node is the node's, also a Vip that it answers for.
@@ -237,7 +237,13 @@ impl Cluster {
         self.routers.insert(Station::Machine(id), router);
         self.pods.insert(id, 0);
         self.schedule(Station::Machine(id), name);
-        Ok(id)
+        match self.sync(Station::Machine(id)) {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                self.remove(id);
+                Err(error)
+            }
+        }
     }
 
     /// Adds a pod behind a node, with an address of each family from the node's block.
@@ -395,6 +401,11 @@ impl Cluster {
     /// What a node's engine has counted; `None` if it is no node.
     pub fn counters(&self, node: MachineId) -> Option<Counters> {
         self.routers.get(&Station::Machine(node)).map(|router| router.engine.counters())
+    }
+
+    /// A node's proxy; `None` if it is in no userspace mode.
+    pub fn proxy(&self, node: MachineId) -> Option<&Proxy> {
+        self.machine(node)?.proxy.as_ref()
     }
 
     /// Looks at a node's engine; `None` if it is no node.

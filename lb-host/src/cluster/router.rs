@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use lb_core::{Address, Datagram, Instant, Origin, Verdict};
 
-use super::engine::{Change, Engine, EngineError};
+use super::engine::Engine;
 use super::load_balancer;
 use super::packet::{self, Trouble};
 use super::trace::{Interface, Trace};
@@ -32,11 +32,6 @@ pub(super) struct Router {
 impl Router {
     pub(super) const fn new(engine: Engine) -> Self {
         Self { engine, held: VecDeque::new(), interface: None, expiry: None }
-    }
-
-    pub(super) fn learn(&mut self, change: Change) -> Result<(), EngineError> {
-        self.engine.learn(change);
-        self.engine.sync()
     }
 
     pub(super) fn owns(&self, address: Address) -> bool {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use lb_core::Origin;
+use lb_core::control::Mode;
 
+use super::engine::EngineError;
 use super::fabric::Station;
 use super::machine::{MachineId, Place};
 use super::router::Out;
 use super::{Cluster, Event, packet};
+use crate::proxy::{self, Proxy};
 
 impl Cluster {
     pub(super) fn happen(&mut self, event: Event) {
@@ -21,7 +24,9 @@ impl Cluster {
                 }
             }
             Event::Learn(station, change) => {
-                if let Some(Err(failure)) = self.routers.get_mut(&station).map(|router| router.learn(change)) {
+                let Some(router) = self.routers.get_mut(&station) else { return };
+                router.engine.learn(change);
+                if let Err(failure) = self.sync(station) {
                     self.failures.push(failure);
                 }
             }
@@ -33,6 +38,28 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Makes what a router has learnt count, for its engine and, in userspace mode, for its proxy.
+    pub(super) fn sync(&mut self, station: Station) -> Result<(), EngineError> {
+        let Some(router) = self.routers.get_mut(&station) else { return Ok(()) };
+        let machine = match station {
+            Station::Machine(id) => self.machines.get_mut(id.0).and_then(Option::as_mut),
+            Station::Gateway => None,
+        };
+        let Some(machine) = machine else { return router.engine.sync(None) };
+        if router.engine.node().proxy.mode == Mode::USERSPACE {
+            let mut chance = self.chance.named(&machine.name).named("proxy");
+            let proxy = machine.proxy.get_or_insert_with(|| Proxy::new(proxy::Options::new(chance.draw())));
+            proxy.sync(self.now, &mut machine.host, router.engine.control());
+        } else if let Some(proxy) = machine.proxy.take() {
+            proxy.close(&mut machine.host);
+        }
+        // Ports that are waited for are a reason to be asked.
+        if let Station::Machine(id) = station {
+            self.due.insert(id);
+        }
+        router.engine.sync(machine.proxy.as_ref())
     }
 
     fn arrive(&mut self, from: Station, to: Station, packet: Vec<u8>) {

@@ -55,20 +55,31 @@ pub(super) struct Connection {
 }
 
 impl Host {
-    /// Listens on a port, on one address or on all.
+    /// Listens on a port, on one address or on all; port 0 is one of the host's own choice.
     ///
     /// # Errors
     /// [`Error::InUse`] if somebody does.
     pub fn listen(&mut self, address: Option<Address>, port: u16) -> Result<ListenerId, Error> {
-        let clashes = |other: &Listener| {
-            other.port == port && (other.address.is_none() || address.is_none() || other.address == address)
+        let listeners = std::mem::take(&mut self.listeners);
+        let taken = |port: u16| {
+            listeners.values().any(|other| {
+                other.port == port && (other.address.is_none() || address.is_none() || other.address == address)
+            })
         };
-        if port == 0 || self.listeners.values().any(clashes) {
-            return Err(Error::InUse);
-        }
+        let chosen = match port {
+            0 => self.ephemeral(taken),
+            port => Some(port).filter(|port| !taken(*port)),
+        };
+        self.listeners = listeners;
+        let port = chosen.ok_or(Error::InUse)?;
         let id = ListenerId(self.fresh_id());
         self.listeners.insert(id, Listener { address, port, waiting: VecDeque::new() });
         Ok(id)
+    }
+
+    /// The port that is listened on.
+    pub fn listener_port(&self, id: ListenerId) -> Option<u16> {
+        self.listeners.get(&id).map(|listener| listener.port)
     }
 
     /// Listens no more; connections that nobody has accepted are reset.

@@ -13,6 +13,7 @@ use lb_host::path::socket;
 mod bulk;
 mod capture;
 mod links;
+mod proxy;
 #[path = "../real/mod.rs"]
 #[allow(dead_code, reason = "the shared captures are not for these tests")]
 mod real;
