@@ -279,3 +279,15 @@ fn a_lost_fin_is_repeated_however_often_the_data_before_it_is_confirmed() {
     }
     wire.until("closed", |wire| !wire.right.recv(server, &mut Vec::new()).unwrap());
 }
+
+#[test]
+fn who_gives_up_connecting_says_nothing() {
+    for give_up in [Host::abort, Host::release] {
+        let mut host = Host::new(&[V4.0], 13);
+        let connection = host.connect(Instant::ORIGIN, None, (V4.1, 80)).unwrap();
+        assert_eq!(host.poll(Instant::ORIGIN).len(), 1, "the SYN");
+        give_up(&mut host, connection);
+        assert!(host.poll(Instant::from_secs(300)).is_empty());
+        assert_eq!(host.connections(), 0);
+    }
+}

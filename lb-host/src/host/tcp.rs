@@ -197,13 +197,25 @@ impl Host {
 
     /// Sends what was handed in and then says that there will be no more; the other side may go on.
     pub fn close(&mut self, id: ConnectionId) {
+        self.give_up_connecting(id);
         if let Some(connection) = self.connections.get(&id) {
             self.sockets.get_mut::<tcp::Socket>(connection.handle).close();
         }
     }
 
+    /// Who has heard nothing yet goes in silence (RFC 9293 §3.10.4, §3.10.5); smoltcp would send a reset.
+    fn give_up_connecting(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(&id) {
+            let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
+            if socket.state() == State::SynSent {
+                *socket = socket_of(0);
+            }
+        }
+    }
+
     /// Gives the connection up with a reset.
     pub fn abort(&mut self, id: ConnectionId) {
+        self.give_up_connecting(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.aborted = true;
             connection.released = true;

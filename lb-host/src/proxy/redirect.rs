@@ -1,6 +1,8 @@
 //! What the engine is told of services whose packets the proxy is to have: the proxy's port is a service port's one backend.
 
 use lb_core::Family;
+use std::collections::BTreeSet;
+
 use lb_core::control::{CompileError, Control, Endpoint, Label, Mode, Node, Service, ServicePort, Slice, SlicePort};
 
 use super::{Key, Proxy};
@@ -75,8 +77,8 @@ impl Redirect {
     /// As [`Control::delta`].
     pub fn delta(&mut self, control: &Control, proxy: &Proxy, out: &mut Vec<u8>) -> Result<bool, CompileError> {
         self.control.put_node(redirecting(control.node()));
-        let known: Vec<Label> = self.control.services().map(|service| service.name.clone()).collect();
-        for gone in known.iter().filter(|name| !control.services().any(|service| service.name == **name)) {
+        let names = |control: &Control| control.services().map(|service| service.name.clone()).collect::<BTreeSet<_>>();
+        for gone in names(&self.control).difference(&names(control)) {
             self.control.remove_service(gone);
             FAMILIES.iter().for_each(|family| self.control.remove_slice(&slice_name(gone, *family)));
         }

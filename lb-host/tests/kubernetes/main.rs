@@ -66,7 +66,10 @@ fn the_example_is_reached_by_every_name_it_has() {
             assert!(fetched.result.is_ok(), "{family:?}: {fetched}\n{about}");
         }
         let fetched = it.get("shell", "http://database:5432/").unwrap();
-        assert_eq!(fetched.result.unwrap_or_else(|why| panic!("{why}\n{about}")).served_by, "prod.database.example.com");
+        assert_eq!(
+            fetched.result.unwrap_or_else(|why| panic!("{why}\n{about}")).served_by,
+            "prod.database.example.com"
+        );
         assert_eq!(it.get("shell", "nothing").unwrap().result, Err(Failure::NoName));
     }
 }

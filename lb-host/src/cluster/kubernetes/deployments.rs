@@ -67,9 +67,8 @@ impl State {
                 && owners.into_iter().any(|owner| owner.kind == "Deployment" && owner.name == self.object.name())
         };
         let pods: Vec<_> = api.list::<Pod>().filter(|pod| own(pod) && lives(&pod.object)).cloned().collect();
-        let is_current = |pod: &Pod| {
-            pod.metadata.annotations.as_ref().and_then(|all| all.get(REVISION)) == Some(&revision)
-        };
+        let is_current =
+            |pod: &Pod| pod.metadata.annotations.as_ref().and_then(|all| all.get(REVISION)) == Some(&revision);
         let (current, old): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| is_current(&pod.object));
         let mut total = pods.len();
         let limit = if old.is_empty() { replicas } else { replicas + surge };

@@ -69,8 +69,9 @@ impl Log {
     /// Tells how load balancers see their nodes.
     pub(super) fn balancers(&mut self, now: Instant, cloud: &Cloud) {
         for balancer in cloud.balancers() {
-            let targets =
-                balancer.targets().map(|(node, _, well)| format!("{node} {}", if well { "healthy" } else { "unhealthy" }));
+            let targets = balancer
+                .targets()
+                .map(|(node, _, well)| format!("{node} {}", if well { "healthy" } else { "unhealthy" }));
             let mut targets: Vec<_> = targets.collect();
             targets.dedup();
             self.changed(now, format!("load balancer {}", balancer.name()), targets.join(", "));

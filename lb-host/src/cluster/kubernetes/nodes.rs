@@ -52,8 +52,7 @@ impl Kubernetes {
         let number = u16::try_from(self.nodes.len() + ahead).unwrap_or(u16::MAX);
         if node::addresses(object).is_empty() {
             let own = addresses::node(number).into_iter();
-            let own =
-                own.map(|address| NodeAddress { address: address.to_string(), type_: "InternalIP".to_owned() });
+            let own = own.map(|address| NodeAddress { address: address.to_string(), type_: "InternalIP".to_owned() });
             object.status.get_or_insert_default().addresses = Some(own.collect());
         }
         if node::pod_cidrs(object).is_empty() {
@@ -262,9 +261,10 @@ impl Kubernetes {
     fn hear_probes(&mut self, name: &str) {
         let Some(node) = self.nodes.get_mut(name) else { return };
         let world = &mut self.world;
-        let (waiting, heard) = node.probes.drain(..).partition::<Vec<_>, _>(|(_, check)| {
-            world.program(*check).is_some_and(|check| check.outcome().is_none())
-        });
+        let (waiting, heard) = node
+            .probes
+            .drain(..)
+            .partition::<Vec<_>, _>(|(_, check)| world.program(*check).is_some_and(|check| check.outcome().is_none()));
         node.probes = waiting;
         for (id, check) in heard {
             let well = world.program(check).is_some_and(|check| check.outcome() == Some(true));

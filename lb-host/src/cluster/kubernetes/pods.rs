@@ -151,11 +151,9 @@ impl Kubernetes {
         let Some(node_machine) = self.node(node) else { return };
         if !self.pods.contains_key(&program.uid) {
             let on_host = pod.object.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
-            let machine =
-                if on_host { node_machine } else { self.world.add_pod_as(pod.name(), node_machine, own) };
+            let machine = if on_host { node_machine } else { self.world.add_pod_as(pod.name(), node_machine, own) };
             let (key, node) = (pod.key(), node.to_owned());
-            let fresh =
-                Pod { key, node, machine, own_machine: !on_host, containers: vec![], ready: true, watch: None };
+            let fresh = Pod { key, node, machine, own_machine: !on_host, containers: vec![], ready: true, watch: None };
             self.pods.insert(program.uid.clone(), fresh);
         }
         let containers = pod.object.spec.iter().flat_map(|spec| &spec.containers);

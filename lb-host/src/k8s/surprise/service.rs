@@ -8,16 +8,13 @@ use lb_core::Address;
 use crate::k8s::address::{lenient_address, lenient_prefix};
 use crate::k8s::manifest::Placed;
 use crate::k8s::place::Problem;
-use crate::k8s::service::{OTHER_PROXY, PRESERVE_DESTINATION, annotation, headless, kind};
+use crate::k8s::service::{OTHER_PROXY, PRESERVE_DESTINATION, RANGES_ANNOTATION, annotation, headless, kind};
 
 /// Linux' default `net.ipv4.ip_local_port_range`, from which clients and masquerading take source ports.
 const EPHEMERAL: std::ops::RangeInclusive<i32> = 32_768..=60_999;
 
 /// What `service.kubernetes.io/topology-mode` was called before.
 const OLD_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
-
-/// Cloud providers read it; proxies do not (SEMANTICS §8.6).
-const RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 pub(super) fn service(service: &Placed<Service>, problems: &mut Vec<Problem>) {
     let mut tell = |field: &str, message: &str, advice: &str| problems.push(service.problem(field, message, advice));
