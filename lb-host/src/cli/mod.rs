@@ -21,6 +21,7 @@ mod lint;
 mod man;
 mod replay;
 mod rules;
+mod run;
 pub mod table;
 mod test;
 
@@ -44,6 +45,7 @@ enum Command {
     Completions(completions::Completions),
     Man(man::Man),
     Replay(replay::Replay),
+    Run(run::Run),
     Test(test::Test),
 }
 
@@ -59,6 +61,7 @@ impl Command {
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
             Self::Replay(replay) => replay.run(out),
+            Self::Run(run) => run.run(),
             Self::Test(test) => test.run(out),
         }
     }
