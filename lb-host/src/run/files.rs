@@ -23,7 +23,8 @@ const QUIET: u16 = 50;
 pub(super) fn watch(paths: &[PathBuf], events: Sender<Event>) -> anyhow::Result<()> {
     let mut inotify = Inotify::init()?;
     let mask = WatchMask::CLOSE_WRITE | WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE | WatchMask::ATTRIB;
-    let directories: BTreeSet<PathBuf> = paths.iter().filter(|path| path.as_os_str() != "-").map(directory).collect();
+    let directories: BTreeSet<PathBuf> =
+        paths.iter().filter(|path| path.as_os_str() != "-").map(|path| directory(path)).collect();
     for directory in directories {
         inotify.watches().add(&directory, mask).map_err(|error| watching(&directory, &error))?;
     }
@@ -43,9 +44,9 @@ fn watching(directory: &Path, error: &io::Error) -> anyhow::Error {
     anyhow::anyhow!("cannot watch {}: {error}", directory.display())
 }
 
-fn directory(path: &PathBuf) -> PathBuf {
+fn directory(path: &Path) -> PathBuf {
     if path.is_dir() {
-        return path.clone();
+        return path.to_path_buf();
     }
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),

@@ -101,6 +101,7 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
     let clock = Clock::start();
     let (events, happened) = channel();
     signals(events.clone())?;
+    let began = clock::now();
     let objects = (options.read)()?;
     let (mut source, table) = Source::first(&objects)?;
     files::watch(&options.watched, events.clone())?;
@@ -157,7 +158,7 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
         info!(%address, "answering /metrics, /healthz and /livez");
     }
     let mut plane = Plane { clock, worker, metrics, status, answers, health_ports: HealthPorts::default() };
-    plane.metrics.synced(clock.now(), Duration::ZERO, source.changes(&objects), false);
+    plane.metrics.synced(clock.now(), clock::now() - began, source.changes(&objects), false);
     plane.tell(&source, &objects);
     let devices: Vec<_> = options.devices.iter().map(Name::to_string).collect();
     info!(devices = devices.join(" "), flows = restored, "forwarding");
@@ -283,13 +284,15 @@ impl Plane {
         self.metrics.queued(now);
         self.status.queued(now);
         match (options.read)().and_then(|objects| Ok((self.put(source, &objects)?, objects))) {
-            Ok((None, _)) => {}
-            Ok((Some((changes, swapped)), objects)) => {
-                let took = clock::now() - began;
-                self.metrics.synced(self.clock.now(), took, changes, swapped);
+            Ok((changed, objects)) => {
+                // Also where no rule changed: whether the node is to stay is no rule.
                 self.tell(source, &objects);
-                let Changes { services, slices } = changes;
-                info!(services, slices, swapped, milliseconds = took.as_secs_f64() * 1e3, "rules changed");
+                if let Some((changes, swapped)) = changed {
+                    let took = clock::now() - began;
+                    self.metrics.synced(self.clock.now(), took, changes, swapped);
+                    let Changes { services, slices } = changes;
+                    info!(services, slices, swapped, milliseconds = took.as_secs_f64() * 1e3, "rules changed");
+                }
             }
             Err(error) if error.is::<worker::Ended>() => return Ok(()),
             Err(error) => {

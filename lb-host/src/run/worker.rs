@@ -51,7 +51,7 @@ pub(super) struct Setup {
 /// What it can be asked.
 enum Command {
     Apply(Vec<u8>, Sender<Result<(), ApplyError>>),
-    Swap(RuleTable<Vec<u8>>),
+    Swap(Box<RuleTable<Vec<u8>>>),
     Counts(Sender<Counts>),
     Flows(Sender<Vec<Flow>>),
     End,
@@ -129,7 +129,7 @@ impl Worker {
     /// # Errors
     /// [`Ended`]
     pub(super) fn swap(&self, rules: RuleTable<Vec<u8>>) -> Result<(), Ended> {
-        self.send(Command::Swap(rules))
+        self.send(Command::Swap(rules.into()))
     }
 
     /// What was counted.
@@ -278,7 +278,7 @@ fn answer(command: Command, forwarder: &mut Forwarder<'_>, open: &[Open]) -> std
     // Whoever asked may have gone in the meantime.
     match command {
         Command::Apply(delta, answer) => drop(answer.send(forwarder.balancer.apply_rules(&delta))),
-        Command::Swap(rules) => drop(forwarder.balancer.swap_rules(rules)),
+        Command::Swap(rules) => drop(forwarder.balancer.swap_rules(*rules)),
         Command::Counts(answer) => {
             let devices = open.iter().map(|device| (device.name.to_string(), device.counts)).collect();
             let flows = forwarder.balancer.flows().count() as u64;

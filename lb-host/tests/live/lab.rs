@@ -65,7 +65,7 @@ impl Lab {
             run(Command::new("ip").args(["netns", "add", &lab.space(&name)]));
         }
         lab.ip("node", "link set lo up\n");
-        lab.sysctl("node", "net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0");
+        lab.sysctl("node", "net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.ip_early_demux=0 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0");
         lab.link("client", "192.0.2.100", "2001:db8::100", "192.0.2.1", mtu);
         lab.ip("node", "addr add 2001:db8::1/128 dev lo\n");
         for pod in 0..PODS {

@@ -80,11 +80,9 @@ fn every_address_of_a_service_leads_to_its_backends() {
         for (from, to, expected) in [
             ("client", "http://10.96.0.10/who", "192.0.2.1\n"),
             ("pod2", "http://10.96.0.10/who", "10.244.0.13\n"),
-            ("pod2", "http://203.0.113.10/who", "10.244.0.1\n"),
+            ("pod2", "http://203.0.113.10/who", "192.0.2.1\n"),
         ] {
             let seen = lab.curl(from, to).expect("an answer");
-            // The node's address towards a Pod is any of its own: it is the one that its object names first.
-            let expected = if expected == "10.244.0.1\n" { "192.0.2.1\n" } else { expected };
             assert_eq!(seen, expected, "{stick:?}: {from} to {to}");
         }
         // §6.4: nobody there at all is told at once.
@@ -108,18 +106,15 @@ struct Requests {
 
 fn requests(lab: &Lab, address: &str, count: usize, keep_alive: bool) -> Requests {
     let mut command = lab.command("client", "curl");
-    // curl holds its breath for `-o` files, not for /dev/null.
-    command.args(["-sS", "-g", "--max-time", "60", "-o", "/dev/null", "-w", "%{http_code}\\n"]);
+    command.args(["-sS", "-g", "--max-time", "60", "-w", "%{http_code}\\n"]);
     if !keep_alive {
         command.args(["-H", "Connection: close"]);
     }
-    let escaped = address.replace('[', "\\[").replace(']', "\\]");
-    command.args(["--globoff"; 0]);
     let mut config = String::new();
     for number in 0..count {
         config += &format!("url = \"http://{address}/{number}\"\noutput = \"/dev/null\"\n");
     }
-    let file = lab.path(&format!("curl-{}-{keep_alive}", escaped.replace(['/', '\\'], "")));
+    let file = lab.path(&format!("curl-{address}-{keep_alive}"));
     std::fs::write(&file, config).expect("written");
     let child = command.arg("-K").arg(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("curl");
     Requests { child, what: format!("{address}, keep-alive {keep_alive}"), count }
@@ -202,10 +197,13 @@ fn a_stream_survives_a_hundred_updates_and_a_kill() {
             lb.until("rules changed", usize::from(update) + 1);
             streams.iter_mut().for_each(Stream::echo);
         }
+        // One that is in no file yet, only in the journal.
+        streams.push(Stream::connect(&lab, "client", V6[1]));
+        streams.iter_mut().for_each(Stream::echo);
         lb.signal("-KILL");
         assert_eq!(lb.ended(), None);
         let lb = Lb::start(&lab, &path, &more);
-        assert!(lab.metric("lb_flows_restored_total") >= 4.0, "{stick:?}: {}", lb.said());
+        assert!(lab.metric("lb_flows_restored_total") >= 5.0, "{stick:?}: {}", lb.said());
         streams.iter_mut().for_each(Stream::echo);
         assert_eq!(
             lab.metric("lb_flows_created_total"),
@@ -297,7 +295,8 @@ fn large_segments_and_unfinished_checksums_go_through() {
             let sum = if arguments.contains(&"-u") { "sum" } else { "sum_received" };
             let bytes = report["end"][sum]["bytes"].as_u64().unwrap_or(0);
             let lost = report["end"]["sum"]["lost_percent"].as_f64().unwrap_or(0.0);
-            assert!(bytes >= 4_000_000 && lost < 1.0, "{what}: iperf3 {arguments:?}: {bytes} bytes, {lost} % lost");
+            // The server stops to count when the client has sent all.
+            assert!(bytes >= 2_000_000 && lost < 1.0, "{what}: iperf3 {arguments:?}: {bytes} bytes, {lost} % lost");
         }
     }
 }
