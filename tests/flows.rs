@@ -454,6 +454,24 @@ fn every_masquerade_port_towards_a_backend_taken() {
     assert_eq!(lab.kind("S", "203.0.113.6:40000", vip).to_string(), "-> 192.0.2.10:65535 > 10.244.1.2:8080");
 }
 
+/// A run of taken ports is no reason to give up while others are free, and no packet waits for all of them to be tried.
+#[test]
+fn nearly_every_masquerade_port_towards_a_backend_taken() {
+    let sizes = Sizes { v4_flows: 1024, ..SIZES };
+    // 1,000 ports to choose from.
+    let narrow = Node { proxy: Proxy { reserved_ports: (1024, 64535), ..node().proxy }, ..node() };
+    let mut lab = Lab::with(config(), sizes, narrow, one_pod());
+    let mut most = 0;
+    for client in 0..970u16 {
+        let tried = lab.engine.counters().port_tries;
+        let from = format!("203.0.113.{}:{}", client % 250 + 1, 40_000 + client / 250);
+        let sent = lab.kind("S", &from, "198.51.100.7:80").to_string();
+        assert!(sent.starts_with("-> 192.0.2.10:"), "client {client}: {sent}");
+        most = most.max(lab.engine.counters().port_tries - tried);
+    }
+    assert!((129..=248).contains(&most), "one run at least was all taken: {most}");
+}
+
 #[test]
 fn no_address_to_masquerade_with() {
     let bare = Node { addresses: vec![], ..node() };

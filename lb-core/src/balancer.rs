@@ -17,6 +17,7 @@ use crate::config::{Config, Sizes};
 use crate::counters::Counters;
 use crate::flow::affinity::{AffinityTable, Visitor};
 use crate::flow::fragments::FragmentTable;
+use crate::flow::table::Full;
 use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Signal, State, Ticks, table};
 use crate::hash::Key;
 use crate::memory::Block;
@@ -116,7 +117,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         match headers.content {
             Content::Error(quoted) => return self.relate(now, packet, &headers, quoted),
             Content::Other | Content::EchoRequest => return self.unported(packet, &headers),
-            Content::LaterFragment if !headers.tuple.protocol.has_ports() => return self.unported(packet, &headers),
+            Content::LaterFragment if !headers.tuple.protocol.has_ports() => {
+                return match self.error_of(&headers) {
+                    Some((flow, direction)) => self.relate_rest(packet, &headers, flow, direction),
+                    None => self.unported(packet, &headers),
+                };
+            }
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
         let hit = self.hit(now, &headers);
@@ -303,12 +309,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         flags: Flags,
     ) -> Result<FlowId, Verdict> {
         let now = Ticks::at(now);
-        let full = Verdict::Drop(DropReason::FlowTableFull);
-        let (flow, ended) = self.flows.insert(now, original, reply, state, flags).map_err(|_| full)?;
-        self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
-        self.counters.flows_created += 1;
+        let inserted = self.flows.insert(now, original, reply, state, flags);
+        let (Ok((_, ended)) | Err(Full(ended))) = inserted;
         self.counters.flows_expired += ended.expired;
         self.counters.flows_evicted += ended.evicted;
+        let (flow, _) = inserted.map_err(|_| Verdict::Drop(DropReason::FlowTableFull))?;
+        self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
+        self.counters.flows_created += 1;
         Ok(flow)
     }
 
@@ -325,12 +332,18 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if !masquerade && self.is_free(now, original, &reply) {
             return Some(reply.destination_port);
         }
-        let start = self.rng.below(u32::from(u16::MAX));
-        for port in ports?.candidates(start) {
-            self.counters.port_tries += 1;
-            if self.is_free(now, original, &Tuple { destination_port: port, ..reply }) {
-                self.counters.ports_changed += 1;
-                return Some(port);
+        let ports = ports?;
+        for tries in PortRange::ROUNDS {
+            let start = self.rng.below(ports.count());
+            for port in ports.candidates(start, tries) {
+                self.counters.port_tries += 1;
+                if self.is_free(now, original, &Tuple { destination_port: port, ..reply }) {
+                    self.counters.ports_changed += 1;
+                    return Some(port);
+                }
+            }
+            if tries >= ports.count() {
+                break;
             }
         }
         None
@@ -447,6 +460,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// Every flow, those past their deadline but not yet forgotten included.
     pub fn flows(&self) -> impl Iterator<Item = Flow> {
         self.flows.ids().filter_map(|id| self.flow(id))
+    }
+
+    /// Every flow whose name is this one or a later one, by rising names.
+    #[cfg(feature = "ffi")]
+    pub(crate) fn flows_from(&self, first: FlowId) -> impl Iterator<Item = (FlowId, Flow)> {
+        self.flows.ids().skip_while(move |id| *id < first).filter_map(|id| Some((id, self.flow(id)?)))
     }
 
     /// Puts a flow in that another balancer, or this one before a restart, had; its next packet is

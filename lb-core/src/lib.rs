@@ -91,7 +91,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![no_std]
-#![forbid(unsafe_code)]
+// Of the modules of this crate `ffi` alone is allowed any.
+#![cfg_attr(not(feature = "ffi"), forbid(unsafe_code))]
+#![cfg_attr(feature = "ffi", deny(unsafe_code))]
 // No packet, image or argument makes the engine panic. Tests may: see clippy.toml.
 #![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unreachable, clippy::unwrap_used)]
 
@@ -103,6 +105,8 @@ pub mod config;
 #[cfg(feature = "alloc")]
 pub mod control;
 pub mod counters;
+#[cfg(feature = "ffi")]
+pub mod ffi;
 pub mod flow;
 mod hash;
 mod memory;

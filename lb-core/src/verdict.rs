@@ -3,6 +3,9 @@
 //! Counters, metric labels, capture comments and the C header all take their words from here. A
 //! number, once published, is never given to another reason.
 
+#[cfg(feature = "ffi")]
+use core::ffi::CStr;
+
 use crate::flow::{Direction, FlowId};
 
 /// What became of a packet. A packet is never an error: malformed ones are dropped for a reason.
@@ -65,6 +68,22 @@ impl Verdict {
             },
         })
     }
+
+    /// The word for a code and the sentence that explains it, as C takes them.
+    #[cfg(feature = "ffi")]
+    pub(crate) fn c_words(code: u8) -> Option<(&'static CStr, &'static CStr)> {
+        Some(match code {
+            0 => (c"pass", c"Not a Service's: routed as if the balancer were not there."),
+            1 => (c"accept", c"For the node itself, untranslated."),
+            2 => (c"forward", c"From a client, rewritten to its backend."),
+            3 => (c"forward-reply", c"From a backend, rewritten to its client."),
+            4 => (c"hold", c"A fragment whose first is still missing."),
+            _ => {
+                let drop = || DropReason::from_code(code).map(DropReason::c_words);
+                return drop().or_else(|| RejectReason::from_code(code).map(RejectReason::c_words));
+            }
+        })
+    }
 }
 
 /// The name of one fragmented IP datagram, by which the caller finds the fragments it holds.
@@ -118,6 +137,21 @@ macro_rules! reasons {
                     $(Self::$variant => $text,)*
                 }
             }
+
+            /// Label and explanation, each with the NUL that ends it.
+            #[cfg(feature = "ffi")]
+            fn c_words(self) -> (&'static CStr, &'static CStr) {
+                const fn ended(text: &'static str) -> &'static CStr {
+                    // In constants alone, so that a text with a NUL in it would not compile.
+                    match CStr::from_bytes_with_nul(text.as_bytes()) {
+                        Ok(text) => text,
+                        Err(_) => panic!("a NUL inside"),
+                    }
+                }
+                match self {
+                    $(Self::$variant => const { (ended(concat!($label, "\0")), ended(concat!($text, "\0"))) })*
+                }
+            }
         }
     };
 }
@@ -134,7 +168,7 @@ reasons! {
         16 NoLocalEndpoint      "no-local-endpoint"      "The traffic policy is Local and this node has no usable endpoint (SEMANTICS §6.4)."
         17 SourceRange          "source-range"           "The source is in none of the Service's loadBalancerSourceRanges (SEMANTICS §8.6)."
         18 UnallocatedClusterIp "unallocated-cluster-ip" "The destination lies in the Service CIDR but belongs to no Service (SEMANTICS §6.6)."
-        19 LoopbackGuard        "loopback-guard"         "A packet to a loopback address that did not come from the node itself (SEMANTICS §9.5)."
+        19 LoopbackGuard        "loopback-guard"         "A packet to a loopback address that did not come from one (SEMANTICS §9.5)."
         24 FlowTableFull        "flow-table-full"        "No room for a new flow and no flow of a lower class to evict."
         25 NoPort               "no-port"                "None of the source ports tried for a translation towards this backend is free."
         26 NoMasqueradeAddress  "no-masquerade-address"  "The flow must be masqueraded and the node has no address of this family."

@@ -95,7 +95,9 @@ pub struct Wire {
 }
 
 /// Explains what becomes of the first packet of this tuple. `seed` decides between equals. `control` is
-/// what the rules were compiled from, without which there is no telling why an endpoint was left out.
+/// what the rules were compiled from, without which there is no telling why an endpoint was left out. Rules that redirect to
+/// a proxy on the node are explained best by the control plane that the proxy follows: its endpoints are those that the proxy
+/// may dial.
 pub fn explain<M: AsRef<[u8]>>(
     rules: &RuleTable<M>,
     control: Option<&Control>,
@@ -110,6 +112,7 @@ pub fn explain<M: AsRef<[u8]>>(
         let dialled = (tuple.destination, tuple.destination_port);
         path::path(&segment, rules.node().as_ref(), class, dialled, chosen)
     });
+    let redirects = rules.node().is_some_and(|node| node.redirects());
     let segment = decision.service.map(|(_, segment)| segment);
     let resolved = segment.zip(control).and_then(|(segment, control)| resolved(&segment, control));
     let endpoints = match (&resolved, &segment) {
@@ -121,12 +124,12 @@ pub fn explain<M: AsRef<[u8]>>(
         packet: tuple.to_string(),
         node: control.map(|control| control.node().name.to_string()),
         mode: control.map(|control| control.node().proxy.mode.name),
-        verdict: verdict(&decision, flow.as_ref()),
+        verdict: if redirects && flow.is_some() { "punt" } else { verdict(&decision, flow.as_ref()) },
         path,
         service: segment.map(|segment| String::from_utf8_lossy(segment.label()).into_owned()),
         source: source_word(decision.source.kind),
-        because: because(&decision),
-        masquerade: flow.map(|flow| masquerade(&decision, &flow)),
+        because: because(&decision, redirects),
+        masquerade: flow.map(|flow| if redirects { proxied() } else { masquerade(&decision, &flow) }),
         endpoints,
         wire: flow.map(|flow| Wire {
             original: (flow.original.to_string(), flow.leaves().to_string()),
@@ -180,6 +183,7 @@ pub(crate) fn source_word(kind: SourceKind) -> &'static str {
         SourceKind::Node => "node",
         SourceKind::Pod => "pod",
         SourceKind::Outside => "outside",
+        SourceKind::NodeAsPod => "node, by a pod's address",
     }
 }
 
@@ -192,8 +196,10 @@ fn class_word(class: VipClass) -> &'static str {
     }
 }
 
-/// The rule that decided.
-pub(crate) fn because(decision: &Decision<'_>) -> String {
+const TO_PROXY: &str = ": to the service's proxy on the node, which dials any ready endpoint (§14.5)";
+
+/// The rule that decided; `redirects` as the node's rules have it.
+pub(crate) fn because(decision: &Decision<'_>, redirects: bool) -> String {
     let Some(((_, segment), class)) = decision.service.zip(decision.class) else {
         return match decision.fate {
             Fate::Drop(reason) => reason.explanation().to_owned(),
@@ -212,6 +218,7 @@ pub(crate) fn because(decision: &Decision<'_>) -> String {
     };
     // Writing to a string can't fail.
     let _ = match decision.fate {
+        Fate::Forward { .. } if redirects => text.write_str(TO_PROXY),
         Fate::Forward { .. } if decision.short_circuit => {
             write!(text, ", set aside for traffic from inside: any endpoint of the cluster (§7.4)")
         }
@@ -226,9 +233,15 @@ pub(crate) fn because(decision: &Decision<'_>) -> String {
         Fate::Reject(reason) => write!(text, ": {}", reason.explanation()),
         Fate::Pass => write!(text, ": no endpoint, and this mode leaves such a packet alone (§6.8, §14.4)"),
         Fate::Accept => write!(text, ": answered by the node itself"),
-        Fate::Punt => write!(text, ": to the service's proxy on the node, which dials any ready endpoint (§14.5)"),
+        Fate::Punt => text.write_str(TO_PROXY),
     };
     text
+}
+
+/// The proxy sees its client, and its endpoint sees the node.
+fn proxied() -> Masquerade {
+    let because = "the packet reaches the proxy as it came; the proxy dials in the node's own name (§14.5)";
+    Masquerade { masquerade: false, because: because.to_owned() }
 }
 
 /// Why the source is replaced or kept (§8.1).
@@ -244,11 +257,17 @@ fn masquerade(decision: &Decision<'_>, flow: &Flow) -> Masquerade {
         (true, false, ..) => "hairpin: the client is its own backend (§8.2)",
         (true, _, true, false, _) => "external traffic with externalTrafficPolicy Cluster always is (§8.1)",
         (true, _, true, true, _) => "the node's own traffic takes the short circuit (§7.4, §8.1)",
-        (true, _, false, _, SourceKind::Pod) => "all traffic to ClusterIPs is (--masquerade-all, §8.1)",
+        (true, _, false, _, SourceKind::Pod | SourceKind::NodeAsPod) => {
+            "all traffic to ClusterIPs is (--masquerade-all, §8.1)"
+        }
         (true, _, false, ..) => "the source of traffic to the ClusterIP is no pod (§8.1)",
-        (false, _, true, _, SourceKind::Pod) => "a pod's address is kept on the short circuit (§7.4)",
+        (false, _, true, _, SourceKind::Pod | SourceKind::NodeAsPod) => {
+            "a pod's address is kept on the short circuit (§7.4)"
+        }
         (false, _, true, ..) => "externalTrafficPolicy Local keeps the client's address (§7.3)",
-        (false, _, false, _, SourceKind::Pod) => "a pod's traffic to the ClusterIP is not (§8.1)",
+        (false, _, false, _, SourceKind::Pod | SourceKind::NodeAsPod) => {
+            "a pod's traffic to the ClusterIP is not (§8.1)"
+        }
         (false, _, false, ..) => "no local detector tells pods from others, so traffic to the ClusterIP is not (§8.1)",
     };
     Masquerade { masquerade: flow.masqueraded, because: because.to_owned() }

@@ -31,6 +31,8 @@ pub enum Kind {
     Node,
     /// The service's own: its ClusterIP.
     Service,
+    /// That of a proxy on the node, in userspace mode (SEMANTICS §14.5).
+    Proxy,
     /// A pod's, or whatever else the endpoint is.
     Pod,
 }
@@ -57,6 +59,7 @@ impl fmt::Display for Kind {
             Self::ExternalIp => "external",
             Self::Node => "node",
             Self::Service => "service",
+            Self::Proxy => "proxy",
             Self::Pod => "pod",
         })
     }
@@ -93,7 +96,8 @@ pub fn path(
         VipClass::ClusterIp => {}
     }
     layers.extend(of_class(VipClass::ClusterIp).map(|vip| layer(Kind::Service, (vip.address, vip.port))));
-    layers.extend(backend.map(|backend| layer(Kind::Pod, backend)));
+    let inmost = if node.is_some_and(NodeRules::redirects) { Kind::Proxy } else { Kind::Pod };
+    layers.extend(backend.map(|backend| layer(inmost, backend)));
     Path(layers)
 }
 

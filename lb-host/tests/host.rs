@@ -140,7 +140,7 @@ fn nobody_there_is_told_as_linux_tells_it() {
             error.is_some()
         });
         assert_eq!(error, Some(((to, 54), Error::Refused)));
-        assert_eq!(wire.strays(), [Strangeness::NoSocket; 2], "a SYN and a datagram to closed ports");
+        assert_eq!(wire.strays(), [Strangeness::Closed; 2], "a SYN and a datagram to closed ports");
     }
     // Silence.
     let mut wire = Wire::new(7, 1_000_000, 0);
@@ -260,4 +260,34 @@ fn the_same_seed_is_the_same_packets() {
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn a_lost_fin_is_repeated_however_often_the_data_before_it_is_confirmed() {
+    let mut wire = Wire::new(12, 0, 0);
+    let (client, server) = connected(&mut wire, V4.1, 80);
+    wire.left.send(client, b"all there is").unwrap();
+    let data = wire.left.poll(wire.now).pop_front().unwrap();
+    wire.left.close(client);
+    assert_eq!(wire.left.poll(wire.now).len(), 1, "the FIN, which is lost");
+    wire.right.receive(wire.now, data);
+    wire.now = wire.now.saturating_add(Duration::from_millis(20));
+    let confirmation = wire.right.poll(wire.now).pop_front().unwrap();
+    for _ in 0..5 {
+        wire.left.receive(wire.now, confirmation.clone());
+        wire.left.poll(wire.now);
+    }
+    wire.until("closed", |wire| !wire.right.recv(server, &mut Vec::new()).unwrap());
+}
+
+#[test]
+fn who_gives_up_connecting_says_nothing() {
+    for give_up in [Host::abort, Host::release] {
+        let mut host = Host::new(&[V4.0], 13);
+        let connection = host.connect(Instant::ORIGIN, None, (V4.1, 80)).unwrap();
+        assert_eq!(host.poll(Instant::ORIGIN).len(), 1, "the SYN");
+        give_up(&mut host, connection);
+        assert!(host.poll(Instant::from_secs(300)).is_empty());
+        assert_eq!(host.connections(), 0);
+    }
 }

@@ -104,6 +104,30 @@ fn what_an_api_server_refuses_is_an_error() {
             format!("loadBalancerSourceRanges: [10.0.0.0/8], {PORT}"),
             &["error ... spec.loadBalancerSourceRanges: is set, which only Services with type LoadBalancer"],
         ),
+        (
+            "the kubelet's port",
+            "type: LoadBalancer, ports: [{port: 10250}]".into(),
+            &["error ... spec.ports[0].port: is 10250"],
+        ),
+        (
+            "a class that is no name",
+            format!("type: LoadBalancer, loadBalancerClass: a b, {PORT}"),
+            &["error ... spec.loadBalancerClass"],
+        ),
+        ("an application protocol", "ports: [{port: 80, appProtocol: kubernetes.io/h2c}]".into(), &[]),
+        ("none", "ports: [{port: 80, appProtocol: a/b/c}]".into(), &["error ... spec.ports[0].appProtocol"]),
+        ("a selector", format!("selector: {{a.b/c: '', d_E: f.g}}, {PORT}"), &[]),
+        ("one of no label", format!("selector: {{-a: b}}, {PORT}"), &["error ... spec.selector: has \"-a\""]),
+        (
+            "None and more",
+            format!("clusterIP: None, clusterIPs: [None, 10.96.0.9], {PORT}"),
+            &["error ... spec.clusterIPs: has None"],
+        ),
+        (
+            "clusterIPs alone",
+            format!("clusterIPs: [10.96.0.9], {PORT}"),
+            &["error ... spec.clusterIPs[0]: is 10.96.0.9, while"],
+        ),
         ("automatic node ports without one", format!("allocateLoadBalancerNodePorts: true, {PORT}"), &["error ..."]),
         ("a class without one", format!("loadBalancerClass: a/b, {PORT}"), &["error ... spec.loadBalancerClass"]),
         (
@@ -152,7 +176,7 @@ fn what_an_api_server_refuses_is_an_error() {
         (
             "families that disagree",
             format!(
-                "ipFamilyPolicy: PreferDualStack, ipFamilies: [IPv6, IPv4], clusterIPs: [10.96.0.9, 'fd00::9'], {PORT}"
+                "ipFamilyPolicy: PreferDualStack, ipFamilies: [IPv6, IPv4], clusterIP: 10.96.0.9, clusterIPs: [10.96.0.9, 'fd00::9'], {PORT}"
             ),
             &["error ... spec.clusterIPs[0]: is 10.96.0.9, while", "error ... spec.clusterIPs[1]: is fd00::9, while"],
         ),
@@ -248,6 +272,16 @@ fn slices_and_endpoints() {
         ("101 addresses", slice("IPv4", &format!("endpoints: [{{addresses: [{}]}}]", long(101))), &["error ... has 101 entries", "warning ..."]),
         ("8 hints", slice("IPv4", &format!("endpoints: [{{addresses: [10.0.0.1], hints: {{forZones: [{}]}}}}]", hints(8))), &[]),
         ("9 hints", slice("IPv4", &format!("endpoints: [{{addresses: [10.0.0.1], hints: {{forZones: [{}]}}}}]", hints(9))), &["error ... has 9 entries"]),
+        ("a hint twice", slice("IPv4", "endpoints: [{addresses: [10.0.0.1], hints: {forZones: [{name: a}, {name: a}]}}]"), &["error ... forZones[1].name: is a once more"]),
+        ("a hint for nobody", slice("IPv4", "endpoints: [{addresses: [10.0.0.1], hints: {forNodes: [{name: ''}]}}]"), &["error ... forNodes[0].name: is missing"]),
+        ("a node of no name", slice("IPv4", "endpoints: [{addresses: [10.0.0.1], nodeName: A_b}]"), &["error ... endpoints[0].nodeName"]),
+        ("a protocol of no name", slice("IPv4", "ports: [{name: a, port: 1, appProtocol: 'a b'}]"), &["error ... ports[0].appProtocol"]),
+        (
+            "what a load balancer reports",
+            "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: LoadBalancer, ports: [{port: 80}]}, \
+             status: {loadBalancer: {ingress: [{ip: x}, {ip: 203.0.113.1, ipMode: vip}, {hostname: a.b, ipMode: VIP}, {hostname: 203.0.113.1}]}}}\n".into(),
+            &["warning ...", "error ... ingress[0].ip", "error ... ingress[1].ipMode", "error ... ingress[2].ipMode", "error ... ingress[3].hostname"],
+        ),
         ("a hostname", slice("IPv4", "endpoints: [{addresses: [10.0.0.1], hostname: a.b}]"), &["error ... endpoints[0].hostname"]),
         ("a port's name twice", slice("IPv4", "ports: [{name: a, port: 1}, {name: a, port: 2}]"), &["error ... ports[1].name: is that of ports[0]"]),
         ("a name that is none", slice("FQDN", "endpoints: [{addresses: ['-a']}]"), &["warning ... FQDN", "error ... no DNS subdomain"]),
@@ -368,6 +402,19 @@ fn what_surprises_is_a_warning() {
             one("ports: [{name: http, port: 80}]")
                 + "---\n{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a-1, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, ports: [{name: web, port: 80}], endpoints: [{addresses: [10.0.0.1]}]}",
             &["warning ... spec.ports[0].name: is \"http\", and no slice"],
+        ),
+        (
+            "annotations that few heed",
+            one(web).replace(
+                "name: a}",
+                "name: a, annotations: {preserve-destination: 'true', service.kubernetes.io/topology-aware-hints: auto}}",
+            ),
+            &["warning ... preserve-destination, which only Windows", "warning ... topology-aware-hints, the deprecated name"],
+        ),
+        (
+            "hints by CPU where none is known",
+            one(web).replace("name: a}", "name: a, annotations: {service.kubernetes.io/topology-mode: Auto}}"),
+            &["warning ... metadata.annotations: asks for hints ... Node n1 has no zone label, or no allocatable CPU"],
         ),
         ("a leading digit", one(web).replace("name: a", "name: 1a"), &["warning ... metadata.name: begins with a digit"]),
     ] {

@@ -1,10 +1,11 @@
 //! ICMP errors about packets of known flows.
 
 use super::Balancer;
-use crate::flow::{Direction, Flags};
+use crate::flow::{Direction, Flags, FlowId};
 use crate::nat;
 use crate::packet::Packet;
 use crate::time::Instant;
+use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Headers, Quoted};
 
@@ -28,21 +29,10 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
                 self.unported(packet, headers)
             };
         };
-        let stale =
-            self.recheck(flow).is_none() || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
-        let (Some(to), Some((original, reply))) = (self.translated(flow, direction), self.flows.tuples(flow)) else {
+        let Some((source, destination)) = self.outer(headers, flow, direction) else {
             return Verdict::Drop(DropReason::StaleFlow);
         };
-        if stale && direction == Direction::Reply {
-            return Verdict::Drop(DropReason::StaleFlow);
-        }
-        let source_changed = (original.source, original.source_port) != (reply.destination, reply.destination_port);
-        let (source, destination) = match direction {
-            Direction::Original if source_changed => (to.source, to.destination),
-            Direction::Original => (headers.tuple.source, to.destination),
-            Direction::Reply if source_changed => (to.source, to.destination),
-            Direction::Reply => (to.source, headers.tuple.destination),
-        };
+        let Some(to) = self.translated(flow, direction) else { return Verdict::Drop(DropReason::StaleFlow) };
         match nat::rewrite_error(
             packet.data,
             headers,
@@ -55,5 +45,45 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             Ok(()) => Verdict::Forward { flow, direction },
             Err(_) => Verdict::Drop(DropReason::UntranslatableSctp),
         }
+    }
+
+    /// The flow that an error is about that quotes the packet which `answered` would answer.
+    pub(super) fn related(&mut self, now: Instant, answered: Tuple, zone: u16) -> Option<(FlowId, Direction)> {
+        self.find_live(now, &Tuple { zone, ..answered })
+    }
+
+    /// A later fragment of an error about this flow: there is nothing in it but addresses.
+    pub(super) fn relate_rest(
+        &mut self,
+        packet: &mut Packet<'_>,
+        headers: &Headers,
+        flow: FlowId,
+        direction: Direction,
+    ) -> Verdict {
+        let Some((source, destination)) = self.outer(headers, flow, direction) else {
+            return Verdict::Drop(DropReason::StaleFlow);
+        };
+        let to = Tuple { source, destination, ..headers.tuple };
+        match nat::rewrite(packet.data, headers, &to, packet.meta.checksum) {
+            Ok(()) => Verdict::Forward { flow, direction },
+            Err(_) => self.unported(packet, headers),
+        }
+    }
+
+    /// The addresses that an error about this flow leaves with; `None` if nobody there can use it any more.
+    fn outer(&mut self, headers: &Headers, flow: FlowId, direction: Direction) -> Option<(Address, Address)> {
+        let stale =
+            self.recheck(flow).is_none() || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
+        let (to, (original, reply)) = (self.translated(flow, direction)?, self.flows.tuples(flow)?);
+        if stale && direction == Direction::Reply {
+            return None;
+        }
+        let source_changed = (original.source, original.source_port) != (reply.destination, reply.destination_port);
+        Some(match direction {
+            Direction::Original if source_changed => (to.source, to.destination),
+            Direction::Original => (headers.tuple.source, to.destination),
+            Direction::Reply if source_changed => (to.source, to.destination),
+            Direction::Reply => (to.source, headers.tuple.destination),
+        })
     }
 }

@@ -236,19 +236,9 @@ fn loopback_blocks(proxy: &Proxy) -> Vec<Prefix> {
 /// The node's addresses and what is open on each (§9.1).
 fn addresses(node: &Node, on_loopback: &[Prefix]) -> Vec<(Prefix, u8)> {
     let proxy = &node.proxy;
-    let primary = |family| node.addresses.iter().find(|address| address.family() == family).copied();
-    let open = |address: Address| match &proxy.node_port_addresses {
-        NodePortAddresses::All => true,
-        NodePortAddresses::Primary => primary(address.family()) == Some(address),
-        NodePortAddresses::Inside(blocks) => {
-            let mut own_family = blocks.iter().filter(|block| block.address().family() == address.family()).peekable();
-            // §9.2: no block of this family means all of it.
-            own_family.peek().is_none() || own_family.any(|block| block.contains(address))
-        }
-    };
     let rejects = if proxy.mode.rejects_everywhere { node::address::REJECTS } else { 0 };
     let own = node.addresses.iter().filter(|address| !address.is_loopback()).map(|address| {
-        let open = if open(*address) { node::address::NODE_PORTS } else { 0 };
+        let open = if node.opens_node_ports_on(*address) { node::address::NODE_PORTS } else { 0 };
         (Prefix::host(*address), node::address::OWN | rejects | open)
     });
     // §6.9: loopback is a local destination as well, open or not.

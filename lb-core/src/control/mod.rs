@@ -287,12 +287,12 @@ impl Control {
             let own = (resolved.service.clone(), resolved.port.name.clone(), resolved.port.protocol);
             let has = |vip: &&Vip| self.claims.get(&frontend(vip)).and_then(BTreeSet::first) == Some(&own);
             let vips: Vec<Vip> = resolved.vips.iter().filter(has).copied().collect();
-            let primary = self.node.addresses.iter().find(|address| address.family() == resolved.family);
+            let primary = self.node.primary(resolved.family);
             let (id, label) = (compile::id(&resolved), Label::from(resolved.label()));
             let twin = self.segments.get(&id).filter(|other| other.label != label);
             let bytes = match twin {
                 Some(other) => Err(CompileError::SameId { labels: (other.label.clone(), label.clone()) }),
-                None => compile::segment(&resolved, &vips, &self.node.proxy, primary.copied()),
+                None => compile::segment(&resolved, &vips, &self.node.proxy, primary),
             };
             match bytes {
                 Ok(bytes) => compiled.push((id, Compiled { bytes: bytes.into(), label })),

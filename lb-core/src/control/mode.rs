@@ -32,6 +32,8 @@ pub struct Mode {
     pub(super) rejects_everywhere: bool,
     /// Sends traffic from inside to an external address past its Local policy (§7.4).
     pub(super) short_circuit: bool,
+    /// Replaces no source, as every backend is the node itself (§14.5).
+    pub(super) keeps_sources: bool,
     /// When ClusterIP traffic is masqueraded besides `--masquerade-all` (§8.1, §14).
     pub(super) masquerades_cluster_ips: bool,
     /// What a flow meets whose policy is Local and finds no endpoint on this node (§6.4).
@@ -70,6 +72,7 @@ impl Mode {
         accepts_health_checks: true,
         rejects_everywhere: true,
         short_circuit: true,
+        keeps_sources: false,
         masquerades_cluster_ips: true,
         local_unserved: Unserved::Drop,
         unserved: Unserved::Reject,
@@ -142,7 +145,19 @@ impl Mode {
         ..Self::IPTABLES
     };
 
-    /// Every mode.
+    /// What the engine does in userspace mode where it is known on which of the node's ports the proxy waits for each service
+    /// port: that is its one backend, and everything to the service goes there as it came. A service port without one is
+    /// left alone.
+    pub const REDIRECT: Self = Self {
+        flags: flag::NO_HAIRPIN | flag::REDIRECT,
+        keeps_sources: true,
+        short_circuit: false,
+        unserved: Unserved::Pass,
+        own_external_unserved: Unserved::Pass,
+        ..Self::USERSPACE
+    };
+
+    /// Every mode that can be asked for.
     pub const ALL: &'static [Self] = &[Self::IPTABLES, Self::IPVS, Self::NFTABLES, Self::KERNELSPACE, Self::USERSPACE];
 
     /// The mode of this name.
@@ -153,18 +168,21 @@ impl Mode {
     /// The mode's table: what becomes of a new flow by class, source and policy (§6.3, §6.4, §7.4, §8.1).
     pub(super) fn rows(&self, detector: bool, masquerade_all: bool) -> [Row; ROW_COUNT] {
         let mut rows = [Row(0); ROW_COUNT];
-        for source in [SourceKind::Node, SourceKind::Pod, SourceKind::Outside] {
-            let inside = self.short_circuit && source != SourceKind::Outside;
-            let off_cluster = detector && source != SourceKind::Pod;
-            let to_cluster_ip = masquerade_all || (self.masquerades_cluster_ips && off_cluster);
+        for source in [SourceKind::Node, SourceKind::Pod, SourceKind::Outside, SourceKind::NodeAsPod] {
+            let pod = matches!(source, SourceKind::Pod | SourceKind::NodeAsPod);
+            let node = matches!(source, SourceKind::Node | SourceKind::NodeAsPod);
+            let inside = self.short_circuit && (pod || node);
+            let off_cluster = detector && !pod;
+            let to_cluster_ip =
+                !self.keeps_sources && (masquerade_all || (self.masquerades_cluster_ips && off_cluster));
             for local in [false, true] {
                 let empty = if local { self.local_unserved } else { self.unserved };
                 let internal = Row::new(local, to_cluster_ip, empty, self.unserved, false);
                 // eTP Local, and the source pretends to come back from the load balancer (§7.4): a pod
                 // keeps its address, the node does not.
-                let masquerade = if local { inside && source == SourceKind::Node } else { true };
+                let masquerade = if local { inside && !pod } else { !self.keeps_sources };
                 let external = |none| Row::new(local && !inside, masquerade, empty, none, local && inside);
-                let own = if source == SourceKind::Node { self.own_external_unserved } else { self.unserved };
+                let own = if node { self.own_external_unserved } else { self.unserved };
                 for (class, row) in [
                     (VipClass::ClusterIp, internal),
                     (VipClass::ExternalIp, external(own)),

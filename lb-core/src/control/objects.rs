@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::mode::Mode;
 use crate::scheduler::Scheduler;
-use crate::tuple::{Address, Prefix, Protocol};
+use crate::tuple::{Address, Family, Prefix, Protocol};
 
 /// An opaque name. Only equality and byte order matter: of two services that claim one Vip, the one
 /// of the lower name gets it.
@@ -117,6 +117,27 @@ pub struct Node {
     pub addresses: Vec<Address>,
     /// How it proxies.
     pub proxy: Proxy,
+}
+
+impl Node {
+    /// Its primary address of this family, if it has one.
+    pub fn primary(&self, family: Family) -> Option<Address> {
+        self.addresses.iter().copied().find(|address| address.family() == family)
+    }
+
+    /// Whether NodePorts are open on this one of its addresses (SEMANTICS §9.1).
+    pub fn opens_node_ports_on(&self, address: Address) -> bool {
+        match &self.proxy.node_port_addresses {
+            NodePortAddresses::All => true,
+            NodePortAddresses::Primary => self.primary(address.family()) == Some(address),
+            NodePortAddresses::Inside(blocks) => {
+                let mut own_family =
+                    blocks.iter().filter(|block| block.address().family() == address.family()).peekable();
+                // §9.2: no block of this family means all of it.
+                own_family.peek().is_none() || own_family.any(|block| block.contains(address))
+            }
+        }
+    }
 }
 
 /// How a node proxies: a mode's preset and what the operator set.

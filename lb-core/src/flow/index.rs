@@ -59,7 +59,7 @@ impl<'m> Index<'m> {
 
     /// The bucket of a hash, and its tag, which is never 0.
     #[inline]
-    fn place(&self, hash: u64) -> (usize, u16) {
+    pub(super) fn place(&self, hash: u64) -> (usize, u16) {
         let tag = (hash as u16).max(1);
         // Multiply-shift maps 32 hash bits onto any number of buckets.
         let bucket = ((hash >> 32) * self.buckets.len() as u64) >> 32;
@@ -68,7 +68,7 @@ impl<'m> Index<'m> {
 
     /// The other bucket of a key: its own inverse for a given tag.
     #[inline]
-    fn other(&self, bucket: usize, tag: u16) -> usize {
+    pub(super) fn other(&self, bucket: usize, tag: u16) -> usize {
         let n = self.buckets.len();
         let sum = ((u64::from(u32::from(tag).wrapping_mul(0x9e37_79b1)) * n as u64) >> 32) as usize;
         if sum >= bucket { sum - bucket } else { sum + n - bucket }

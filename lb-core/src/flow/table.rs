@@ -65,9 +65,9 @@ pub(crate) struct Ended {
     pub(crate) evicted: u64,
 }
 
-/// No room, and none to be made.
+/// No room, and none to be made; flows may have ended for it all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) struct Full(pub(crate) Ended);
 
 impl<'m> FlowTable<'m> {
     /// An empty table over [`blocks`] of memory.
@@ -122,8 +122,8 @@ impl<'m> FlowTable<'m> {
         let flow = match self.take_free(family) {
             Some(flow) => flow,
             None => {
-                ended = self.evict(now, family)?;
-                self.take_free(family).ok_or(Full)?
+                ended = self.evict(now, family);
+                self.take_free(family).ok_or(Full(ended))?
             }
         };
         match flow.checked_sub(self.v4.len() as u32) {
@@ -141,12 +141,12 @@ impl<'m> FlowTable<'m> {
         let (one, other) = (self.key.tuple(original), self.key.tuple(reply));
         if !self.index.insert(one, Name::new(flow, Direction::Original)) {
             self.give_back(flow);
-            return Err(Full);
+            return Err(Full(ended));
         }
         if !self.index.insert(other, Name::new(flow, Direction::Reply)) {
             self.index.remove(one, Name::new(flow, Direction::Original));
             self.give_back(flow);
-            return Err(Full);
+            return Err(Full(ended));
         }
         if let Some(slab) = self.slab(family) {
             slab.live += 1;
@@ -338,20 +338,22 @@ impl<'m> FlowTable<'m> {
         }
     }
 
-    /// Makes room in a full slab.
-    fn evict(&mut self, now: Ticks, family: Family) -> Result<Ended, Full> {
+    /// Makes room in a full slab, if there is room to be made.
+    fn evict(&mut self, now: Ticks, family: Family) -> Ended {
         /// Entries that a newcomer's packet pays for to find one expired but not yet swept.
         const GLANCE: usize = 16;
         let before = self.live(family);
         let expired = self.expire(now, GLANCE) as u64;
         if self.live(family) < before {
-            return Ok(Ended { expired, evicted: 0 });
+            return Ended { expired, evicted: 0 };
         }
-        let slab = self.slabs.get(family as usize).ok_or(Full)?;
-        let victim = slab.lists.iter().map(|list| list.head).find(|head| *head != NONE).ok_or(Full)?;
+        let lists = self.slabs.get(family as usize).map_or(&[][..], |slab| &slab.lists);
+        let Some(victim) = lists.iter().map(|list| list.head).find(|head| *head != NONE) else {
+            return Ended { expired, evicted: 0 };
+        };
         let over = self.entry(FlowId(victim)).is_some_and(|entry| entry.is_expired(now));
         self.remove(FlowId(victim));
-        Ok(Ended { expired: expired + u64::from(over), evicted: u64::from(!over) })
+        Ended { expired: expired + u64::from(over), evicted: u64::from(!over) }
     }
 
     /// Hangs a flow at the end of its class's list.
@@ -397,5 +399,66 @@ fn earlier(bound: Option<Ticks>, deadline: Ticks) -> Option<Ticks> {
     match bound {
         Some(bound) if deadline.after(bound) >= 0 => Some(bound),
         _ => Some(deadline),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::tuple::{Address, Protocol};
+    use std::vec;
+    use std::vec::Vec;
+
+    const NOW: Ticks = Ticks(1000);
+
+    fn tuples(number: u32) -> (Tuple, Tuple) {
+        let address = |last| Address::v4([10, 0, 0, last]);
+        let source_port = number as u16;
+        let original = Tuple {
+            source: address((number >> 16) as u8),
+            destination: address(100),
+            source_port,
+            destination_port: 80,
+            protocol: Protocol::TCP,
+            zone: 0,
+        };
+        let (source, source_port) = (address(101), 8080);
+        (original, Tuple { source, source_port, ..original.reversed() })
+    }
+
+    /// Keys that only fit two buckets of the index fill them, while a flow of other buckets gives way for the last of them in
+    /// vain: it is counted all the same.
+    #[test]
+    fn a_flow_that_gave_way_for_nobody_is_counted() {
+        let mut memory = vec![Block::ZERO; blocks(9, 0)];
+        let key = Key::new(b"a key for tests.");
+        let mut table = FlowTable::new(key, &mut memory, &mut [], 9, 0).unwrap();
+        let buckets = |table: &FlowTable<'_>, tuple: &Tuple| {
+            let (first, tag) = table.index.place(table.key.tuple(tuple));
+            let mut both = [first, table.index.other(first, tag)];
+            both.sort_unstable();
+            both
+        };
+        let both_in = |table: &FlowTable<'_>, (original, reply): (Tuple, Tuple), wanted: fn([usize; 2]) -> bool| {
+            wanted(buckets(table, &original)) && wanted(buckets(table, &reply))
+        };
+        let crowded = (0..).filter(|n| both_in(&table, tuples(*n), |both| both == [0, 1]));
+        let crowded: Vec<u32> = crowded.take(9).collect();
+        let aside = (0..).find(|n| both_in(&table, tuples(*n), |[one, other]| one > 1 && other > 1)).unwrap();
+        let mut insert = |number: u32, state| {
+            let (original, reply) = tuples(number);
+            let inserted = table.insert(NOW, &original, &reply, state, Flags::default());
+            inserted.map(|(id, ended)| {
+                table.touch(id, state, NOW.plus(1600));
+                ended
+            })
+        };
+        assert_eq!(insert(aside, State::SynSent), Ok(Ended::default()));
+        for number in &crowded[..8] {
+            assert_eq!(insert(*number, State::Established), Ok(Ended::default()));
+        }
+        assert_eq!(insert(crowded[8], State::SynSent), Err(Full(Ended { expired: 0, evicted: 1 })));
+        assert_eq!(table.live(Family::V4), 8);
     }
 }

@@ -15,9 +15,10 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// How many ports a flow may try at most. By then so many neighbours being taken means that the
-    /// range is all but used up towards this backend.
-    pub const TRIES: u32 = 128;
+    /// How many neighbouring ports each round of a search tries, from a start of its own: a long run of taken ports does not
+    /// mean that the range is used up, but no packet may wait for all of it to be looked at (Linux' search has these
+    /// rounds too, `nf_nat_l4proto_unique_tuple`).
+    pub const ROUNDS: [u32; 5] = [128, 64, 32, 16, 8];
 
     /// `first..=last` without the ports that are in `reserved` too; `None` if that leaves none.
     pub const fn new(ports: RangeInclusive<u16>, reserved: RangeInclusive<u16>) -> Option<Self> {
@@ -34,11 +35,15 @@ impl PortRange {
         if count == 0 { None } else { Some(Self { first, before, resume, count }) }
     }
 
-    /// Ports to try in this order, each once, [`Self::TRIES`] at most: those from one that `start`, a
-    /// random number, names, in turn.
-    pub fn candidates(&self, start: u32) -> impl Iterator<Item = u16> + use<> {
+    /// How many ports there are; at least one.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Ports to try in this order, each once, `tries` at most: those from one that `start`, a random number, names, in turn.
+    pub fn candidates(&self, start: u32, tries: u32) -> impl Iterator<Item = u16> + use<> {
         let Self { first, before, resume, count } = *self;
-        (0..count.min(Self::TRIES)).map(move |step| {
+        (0..count.min(tries)).map(move |step| {
             let nth = (start % count + step) % count;
             let port = if nth < before { u32::from(first) + nth } else { resume + (nth - before) };
             port as u16
@@ -73,9 +78,9 @@ mod tests {
             let range = PortRange::new(ports, reserved).unwrap();
             for start in 0..expected.len() {
                 let turned = expected[start..].iter().chain(&expected[..start]).copied();
-                assert!(range.candidates(start as u32).eq(turned.clone()), "{range:?} from {start}");
+                assert!(range.candidates(start as u32, 128).eq(turned.clone()), "{range:?} from {start}");
                 let wrapped = (expected.len() * 1000 + start) as u32;
-                assert!(range.candidates(wrapped).eq(turned), "{range:?} from {wrapped}");
+                assert!(range.candidates(wrapped, 128).eq(turned), "{range:?} from {wrapped}");
             }
         }
         assert_eq!(PortRange::new(RangeInclusive::new(3, 2), 9..=9), None);
@@ -87,14 +92,14 @@ mod tests {
         let range = PortRange::default();
         assert_eq!(Some(range), PortRange::new(1024..=65535, 30000..=32767));
         let mut seen = 0;
-        for start in (0..61_744u32).step_by(PortRange::TRIES as usize) {
-            assert_eq!(range.candidates(start).count(), 128);
-            for port in range.candidates(start) {
+        for start in (0..61_744u32).step_by(128) {
+            assert_eq!(range.candidates(start, 128).count(), 128);
+            for port in range.candidates(start, 128) {
                 assert!(port >= 1024 && !(30000..=32767).contains(&port), "{port}");
                 seen += 1;
             }
         }
         assert!(seen >= 65536 - 1024 - 2768);
-        assert_eq!(range.candidates(u32::MAX).count(), 128);
+        assert_eq!(range.candidates(u32::MAX, 64).count(), 64);
     }
 }

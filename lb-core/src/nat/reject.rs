@@ -42,7 +42,7 @@ pub fn write_unreachable(packet: &[u8], link: Link, headers: &Headers, out: &mut
     let (source, destination) = (headers.tuple.destination, headers.tuple.source);
 
     let (frame, rest) = out.split_at_mut_checked(network)?;
-    frame.copy_from_slice(packet.get(..network)?);
+    copy(packet.get(..network)?, frame);
     if link == Link::Ethernet {
         let header: &mut ethernet::Header = view_mut(frame, 0)?;
         core::mem::swap(&mut header.source, &mut header.destination);
@@ -133,12 +133,17 @@ fn ipv6_header(source: Address, destination: Address, payload_length: u16) -> ip
     }
 }
 
+/// Copies as many bytes as both have. Of equal length they are; that a compiler can't see it must not leave a panic.
+fn copy(from: &[u8], to: &mut [u8]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+}
+
 /// Writes these parts one after the other and says how long they are together, if they fit.
 fn put(mut out: &mut [u8], parts: [&[u8]; 3]) -> Option<usize> {
     let mut length = 0;
     for part in parts {
         let (here, rest) = out.split_at_mut_checked(part.len())?;
-        here.copy_from_slice(part);
+        copy(part, here);
         length += part.len();
         out = rest;
     }

@@ -1,6 +1,6 @@
 //! Applying a delta: everything is checked and all room taken first, then nothing can fail.
 
-use super::bytes::{put_u32, put_u64, u32_at};
+use super::bytes::{put_bytes, put_u32, put_u64, u32_at};
 use super::directory::{self, ENTRY, Hash, Question};
 use super::image::{self, Image, LoadError, SLOT, Slot};
 use super::segment::{Segment, Vip};
@@ -227,9 +227,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
             let start = run;
             if let Some((_, arena)) = self.room_and_arena() {
                 run = u32_at(arena, start as usize).unwrap_or(NONE);
-                if let Some(place) = arena.get_mut(start as usize..).and_then(|rest| rest.get_mut(..content.len())) {
-                    place.copy_from_slice(content);
-                }
+                put_bytes(arena, start as usize, content);
             }
             let number = self.number_of(slot.id).or_else(|| self.new_slot(slot.id));
             let Some(number) = number else { continue };

@@ -67,6 +67,9 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         let local = segment.is_local(class);
         let row = node.row(tuple.destination.family(), class, source.kind, local);
         let mut fate = fate(&node, &segment, class, tuple, row);
+        if matches!(fate, Fate::Reject(_) | Fate::Pass) && is_guarded(&node, tuple.destination, source) {
+            fate = Fate::Drop(DropReason::LoopbackGuard);
+        }
         if let Fate::Forward { masquerade, .. } = &mut fate {
             let from_vip = || class == VipClass::ClusterIp && self.ask(Question::ClusterIp(tuple.source)).is_some();
             *masquerade |= node.has(node::flag::MASQUERADE_VIP_SOURCES) && from_vip();
@@ -125,7 +128,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     /// A packet that dials no service port (§6.6, §9.5).
     fn unmatched(&self, node: &NodeRules<'_>, tuple: &Tuple, source: Source) -> Fate {
         let destination = tuple.destination;
-        if node.has(node::flag::LOOPBACK_GUARD) && is_guarded(destination, source) {
+        if is_guarded(node, destination, source) {
             return Fate::Drop(DropReason::LoopbackGuard);
         }
         let own = || node.address(destination) & node::address::OWN != 0;
@@ -155,19 +158,21 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
 /// Who sends a packet (§1, §8.4).
 fn source(node: &NodeRules<'_>, address: Address, origin: Origin) -> Source {
     let loopback = address.is_loopback();
-    let kind = if origin == Origin::Node || loopback || node.address(address) & node::address::OWN != 0 {
-        SourceKind::Node
-    } else if origin == Origin::Pod || node.pod_sources().any(|block| block.contains(address)) {
-        SourceKind::Pod
-    } else {
-        SourceKind::Outside
+    let own = origin == Origin::Node || loopback || node.address(address) & node::address::OWN != 0;
+    let pod = origin == Origin::Pod || node.pod_sources().any(|block| block.contains(address));
+    let kind = match (own, pod) {
+        (true, true) => SourceKind::NodeAsPod,
+        (true, false) => SourceKind::Node,
+        (false, true) => SourceKind::Pod,
+        (false, false) => SourceKind::Outside,
     };
     Source { kind, loopback }
 }
 
-/// While node ports are open on loopback, only the node itself may send there (§9.5).
-fn is_guarded(destination: Address, source: Source) -> bool {
-    destination.is_v4() && destination.is_loopback() && source.kind != SourceKind::Node
+/// While node ports are open on loopback, only loopback may send there. What a node port's rule translates on the way has
+/// another destination by then, and is let through: the kernel translates before it looks for a route (§9.5).
+fn is_guarded(node: &NodeRules<'_>, destination: Address, source: Source) -> bool {
+    node.has(node::flag::LOOPBACK_GUARD) && destination.is_v4() && destination.is_loopback() && !source.loopback
 }
 
 /// §6.2 to §6.5, with the mode's row for this class, source and policy.

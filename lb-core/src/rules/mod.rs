@@ -17,7 +17,7 @@ use arena::Arena;
 use directory::{ENTRY, Hash, Question};
 use image::{Image, SLOT, Slot};
 
-pub use apply::ApplyError;
+pub use apply::{ApplyError, Space};
 pub use decide::{Decision, Fate, Source};
 pub use image::{LoadError, VERSION};
 pub use node::{NodeRules, SourceKind, Stale};

@@ -50,6 +50,8 @@ pub(crate) mod flag {
     pub(crate) const STALE_BY_POOL: u32 = 1024;
     /// Session affinity is not shared between the Vips of a service port (§14.3).
     pub(crate) const AFFINITY_BY_VIP: u32 = 2048;
+    /// Every backend is a proxy on the node (§14.5).
+    pub(crate) const REDIRECT: u32 = 4096;
 }
 
 /// Facts of one of the node's addresses.
@@ -73,6 +75,10 @@ pub enum SourceKind {
     Pod = 1,
     /// Anyone else.
     Outside = 2,
+    /// The node itself, in the name of an address that the local detector takes for a pod's (a bridge's own, say). Detectors look
+    /// at nothing but the address (§8.4), so policies and masquerading treat it as a pod; what it sends takes the
+    /// node's way out all the same (§6.8).
+    NodeAsPod = 3,
 }
 
 /// What becomes of a new flow of one class, source and policy: a row of the mode's table, as one byte.
@@ -239,6 +245,11 @@ impl<'r> NodeRules<'r> {
             .filter(|i| prefix(bytes, at + i * PREFIX).is_some_and(|block| block.contains(address)))
             .filter_map(|i| u8_at(bytes, at + i * PREFIX + 17))
             .fold(0, |all, facts| all | facts)
+    }
+
+    /// Whether every backend is a proxy on this node, which dials endpoints on its own (SEMANTICS §14.5).
+    pub fn redirects(&self) -> bool {
+        self.has(flag::REDIRECT)
     }
 
     /// The node's own addresses, the first of each family its primary one.

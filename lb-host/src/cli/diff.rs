@@ -10,11 +10,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lb_core::control::{Mode, Node};
 use lb_core::{Address, RuleTable};
 
+use super::Outcome;
 use super::args::{self, Form, NodeArgs, ObjectArgs};
-use super::{Outcome, table};
 use crate::diff::{self, Change, Differences, Disruption, FateChange, Share, Side, Sources, TraceFlow};
 use crate::k8s::{Cluster, address, node, settings};
 use crate::rules;
+use crate::table;
 
 /// Tell what changes for clients between two sets of objects or images, or between two modes
 ///

@@ -8,9 +8,8 @@ use lb_core::{Origin, Tuple};
 
 use super::Outcome;
 use super::args::{self, Form, NodeArgs, ObjectArgs, RULE_FLAGS};
-use super::table;
 use crate::explain::{self, Endpoint, Explanation};
-use crate::{dialled, rules};
+use crate::{dialled, rules, table};
 
 /// Tell the fate of a flow's first packet: the path, the rule, every endpoint and why
 #[derive(Debug, Args)]

@@ -1,23 +1,19 @@
 //! `lb get`: what the objects come to, in kubectl's own columns.
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
-use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Serialize;
 
 use super::args::{self, NodeArgs, ObjectArgs, Output, OutputArgs, RULE_FLAGS};
-use super::table::{self, NONE, UNKNOWN, list, short_list};
 use super::{Outcome, warn};
 use crate::k8s::endpoint_controller;
-use crate::k8s::manifest::{Manifests, Object, Placed};
-use crate::k8s::service::kind;
+use crate::k8s::manifest::{Manifests, Placed};
 use crate::listing::Listing;
 use crate::rules;
+use crate::table::{self, Row};
 
 /// Print what the objects come to: allocated addresses and ports, endpoints by selector and readiness
 #[derive(Debug, Args)]
@@ -119,33 +115,11 @@ impl Get {
                     }
                     return Ok(Outcome::Fine);
                 }
-                self.table(out, form == Output::Wide, namespaced, &wanted)?;
+                let namespaces = namespaced && self.objects.all_namespaces;
+                table::write_objects(out, form == Output::Wide, namespaces, &wanted, |_| table::UNKNOWN.to_owned())?;
             }
         }
         Ok(Outcome::Fine)
-    }
-
-    fn table<T: Row>(
-        &self,
-        out: &mut dyn Write,
-        wide: bool,
-        namespaced: bool,
-        objects: &[&Placed<T>],
-    ) -> std::io::Result<()> {
-        let columns = if wide { T::HEADINGS.len() } else { T::NARROW };
-        let mut headings: Vec<_> = T::HEADINGS.iter().take(columns).copied().collect();
-        let mut rows: Vec<Vec<String>> = objects.iter().map(|object| object.object.row()).collect();
-        rows.iter_mut().for_each(|row| row.truncate(columns - 1));
-        for (row, object) in rows.iter_mut().zip(objects) {
-            row.insert(0, object.name().to_owned());
-            if namespaced && self.objects.all_namespaces {
-                row.insert(0, object.namespace().to_owned());
-            }
-        }
-        if namespaced && self.objects.all_namespaces {
-            headings.insert(0, "NAMESPACE");
-        }
-        table::write(out, &headings, &rows)
     }
 }
 
@@ -157,150 +131,4 @@ fn json<T: Serialize>(names: &[String], objects: &[&Placed<T>]) -> serde_json::R
         return Ok(items.remove(0));
     }
     Ok(serde_json::json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}))
-}
-
-/// A kind of object as a row of a table.
-trait Row: Object + Serialize {
-    /// What `-o name` calls the kind, lower case, singular.
-    const NAME: &'static str;
-    /// All columns, those of `-o wide` last.
-    const HEADINGS: &'static [&'static str];
-    /// How many columns there are without `-o wide`.
-    const NARROW: usize;
-
-    /// The columns after the name.
-    fn row(&self) -> Vec<String>;
-}
-
-impl Row for Service {
-    const NAME: &'static str = "service";
-    const HEADINGS: &'static [&'static str] =
-        &["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE", "SELECTOR"];
-    const NARROW: usize = 6;
-
-    fn row(&self) -> Vec<String> {
-        let spec = self.spec.clone().unwrap_or_default();
-        let ports = spec.ports.iter().flatten().map(|port| {
-            let protocol = port.protocol.as_deref().unwrap_or("TCP");
-            match port.node_port.filter(|port| *port != 0) {
-                Some(node_port) => format!("{}:{node_port}/{protocol}", port.port),
-                None => format!("{}/{protocol}", port.port),
-            }
-        });
-        let cluster_ip = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && kind(&spec) != "ExternalName");
-        let selector = spec.selector.iter().flatten().map(|(key, value)| format!("{key}={value}"));
-        vec![
-            kind(&spec).to_owned(),
-            cluster_ip.unwrap_or(NONE).to_owned(),
-            external_ips(self),
-            list(ports),
-            UNKNOWN.to_owned(),
-            list(selector),
-        ]
-    }
-}
-
-fn external_ips(service: &Service) -> String {
-    let Some(spec) = &service.spec else { return NONE.to_owned() };
-    let own = spec.external_ips.iter().flatten().cloned();
-    match kind(spec) {
-        "ExternalName" => spec.external_name.clone().unwrap_or_else(|| NONE.to_owned()),
-        "LoadBalancer" => {
-            let balancer = service.status.iter().filter_map(|status| status.load_balancer.as_ref());
-            let entries = balancer.flat_map(|balancer| balancer.ingress.iter().flatten());
-            let entries = entries.filter_map(|entry| entry.ip.clone().or_else(|| entry.hostname.clone()));
-            let all: Vec<_> = entries.chain(own).collect();
-            if all.is_empty() { "<pending>".to_owned() } else { list(all) }
-        }
-        _ => list(own),
-    }
-}
-
-impl Row for Endpoints {
-    const NAME: &'static str = "endpoints";
-    const HEADINGS: &'static [&'static str] = &["NAME", "ENDPOINTS", "AGE"];
-    const NARROW: usize = 3;
-
-    fn row(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        for subset in self.subsets.iter().flatten() {
-            let ports = subset.ports.as_deref().unwrap_or_default();
-            for address in subset.addresses.iter().flatten() {
-                let ip = match address.ip.parse() {
-                    Ok(IpAddr::V6(ip)) if !ports.is_empty() => format!("[{ip}]"),
-                    _ => address.ip.clone(),
-                };
-                match ports {
-                    [] => all.push(ip),
-                    ports => all.extend(ports.iter().map(|port| format!("{ip}:{}", port.port))),
-                }
-            }
-        }
-        vec![short_list(&all), UNKNOWN.to_owned()]
-    }
-}
-
-impl Row for EndpointSlice {
-    const NAME: &'static str = "endpointslice";
-    const HEADINGS: &'static [&'static str] = &["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"];
-    const NARROW: usize = 5;
-
-    fn row(&self) -> Vec<String> {
-        let ports = self.ports.iter().flatten();
-        let ports: Vec<_> = ports.map(|port| port.port.map_or("*".to_owned(), |port| port.to_string())).collect();
-        let addresses: Vec<_> =
-            self.endpoints.iter().flatten().flat_map(|endpoint| endpoint.addresses.clone()).collect();
-        let ports = if ports.is_empty() { "<unset>".to_owned() } else { short_list(&ports) };
-        let addresses = if addresses.is_empty() { "<unset>".to_owned() } else { short_list(&addresses) };
-        vec![self.address_type.clone(), ports, addresses, UNKNOWN.to_owned()]
-    }
-}
-
-impl Row for Node {
-    const NAME: &'static str = "node";
-    const HEADINGS: &'static [&'static str] = &[
-        "NAME",
-        "STATUS",
-        "ROLES",
-        "AGE",
-        "VERSION",
-        "INTERNAL-IP",
-        "EXTERNAL-IP",
-        "OS-IMAGE",
-        "KERNEL-VERSION",
-        "CONTAINER-RUNTIME",
-    ];
-    const NARROW: usize = 5;
-
-    fn row(&self) -> Vec<String> {
-        let status = self.status.clone().unwrap_or_default();
-        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
-        let mut state = match ready.map(|condition| condition.status.as_str()) {
-            Some("True") => "Ready".to_owned(),
-            Some("False") => "NotReady".to_owned(),
-            _ => "Unknown".to_owned(),
-        };
-        if self.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true)) {
-            state.push_str(",SchedulingDisabled");
-        }
-        let labels = self.metadata.labels.iter().flatten();
-        let roles = labels.filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"));
-        let address = |kind: &str| {
-            let found = status.addresses.iter().flatten().find(|address| address.type_ == kind);
-            found.map_or(NONE.to_owned(), |address| address.address.clone())
-        };
-        let software = status.node_info.clone().unwrap_or_default();
-        let known = |text: String| if text.is_empty() { UNKNOWN.to_owned() } else { text };
-        vec![
-            state,
-            list(roles),
-            UNKNOWN.to_owned(),
-            known(software.kubelet_version),
-            address("InternalIP"),
-            address("ExternalIP"),
-            known(software.os_image),
-            known(software.kernel_version),
-            known(software.container_runtime_version),
-        ]
-    }
 }

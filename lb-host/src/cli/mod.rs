@@ -14,6 +14,8 @@ pub mod args;
 mod compile;
 mod completions;
 mod diff;
+mod dig;
+mod dns;
 mod explain;
 mod get;
 mod inspect;
@@ -22,7 +24,6 @@ mod man;
 mod replay;
 mod rules;
 mod run;
-pub mod table;
 mod test;
 
 /// Kubernetes service routing explained, tested and replayed, without a cluster.
@@ -39,6 +40,7 @@ enum Command {
     Get(get::Get),
     Explain(explain::Explain),
     Diff(diff::Diff),
+    Dns(dns::Dns),
     Compile(compile::Compile),
     Inspect(inspect::Inspect),
     Lint(lint::Lint),
@@ -55,6 +57,7 @@ impl Command {
             Self::Get(get) => get.run(out),
             Self::Explain(explain) => explain.run(out),
             Self::Diff(diff) => diff.run(out),
+            Self::Dns(dns) => dns.run(out),
             Self::Compile(compile) => compile.run(),
             Self::Inspect(inspect) => inspect.run(out),
             Self::Lint(lint) => lint.run(out),

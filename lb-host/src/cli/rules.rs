@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use super::args::Output;
-use super::table::{self, NONE, list};
 use crate::listing::{Listing, NodeRow, Row};
+use crate::table::{self, NONE, list};
 
 const NARROW: [&str; 9] =
     ["SERVICE-PORT", "CLASS", "ADDRESS", "POLICY", "SCHEDULER", "AFFINITY", "CLUSTER", "LOCAL", "ENDPOINTS"];

@@ -42,7 +42,7 @@ impl Outcome {
             masquerade: false,
             hairpin: false,
             service: decision.service.map(|(_, segment)| label(&segment)),
-            because: explain::because(&decision),
+            because: explain::because(&decision, rules.node().is_some_and(|node| node.redirects())),
         };
         match decision.fate {
             Fate::Pass => {}

@@ -52,6 +52,9 @@ pub type Socket = (Address, u16);
 /// What an Ethernet carries.
 pub const MTU: usize = 1500;
 
+/// The first port that clients are given, and how many those are: Linux' `ip_local_port_range`, above all NodePorts.
+const EPHEMERAL: (u16, u16) = (32_768, 28_232);
+
 /// Addresses that a host may have.
 pub const ADDRESSES: usize = 8;
 
@@ -61,6 +64,7 @@ pub struct Host {
     sockets: SocketSet<'static>,
     wire: Queue,
     addresses: Vec<Address>,
+    any: bool,
     chance: Chance,
     next_id: u64,
     listeners: BTreeMap<ListenerId, tcp::Listener>,
@@ -96,6 +100,7 @@ impl Host {
             sockets: SocketSet::new(Vec::new()),
             wire,
             addresses: addresses.to_vec(),
+            any: false,
             chance,
             next_id: 0,
             listeners: BTreeMap::new(),
@@ -107,6 +112,13 @@ impl Host {
             strays: VecDeque::new(),
             stray_counts: BTreeMap::new(),
         }
+    }
+
+    /// Takes packets for any address as its own from now on, and answers in that address's name: whoever hands them in
+    /// has seen to it that they are meant.
+    pub fn accept_any(&mut self) {
+        self.any = true;
+        self.interface.set_any_ip(true);
     }
 
     /// Its addresses.
@@ -126,14 +138,14 @@ impl Host {
             return self.note(now, Strangeness::Malformed, Tuple::default(), packet);
         };
         let tuple = headers.tuple;
-        if !self.addresses.contains(&tuple.destination) {
+        if !self.any && !self.addresses.contains(&tuple.destination) {
             return self.note(now, Strangeness::NotAddressed, tuple, packet);
         }
         if !stray::checksum_holds(&packet, &headers) {
             return self.note(now, Strangeness::WrongChecksum, tuple, packet);
         }
         match headers.content {
-            Content::Tcp(flags) => self.receive_segment(now, flags, tuple, packet),
+            Content::Tcp(flags) => self.receive_segment(now, flags, &headers, packet),
             Content::Udp => self.receive_datagram(now, tuple, packet),
             Content::Error(quoted) => self.receive_error(now, &headers, quoted.tuple, packet),
             Content::Other if self.is_error(&headers, &packet) => self.receive_ping_error(now, &headers, packet),
@@ -194,11 +206,9 @@ impl Host {
 
     /// A port of the ephemeral range that is not `taken`; `None` if all are.
     fn ephemeral(&mut self, taken: impl Fn(u16) -> bool) -> Option<u16> {
-        /// Linux' `ip_local_port_range`: above all NodePorts.
-        const FIRST: u16 = 32_768;
-        const COUNT: u16 = 28_232;
-        let start = self.chance.below(COUNT.into()) as u16;
-        (0..COUNT).map(|step| FIRST + (start + step) % COUNT).find(|port| !taken(*port))
+        let (first, count) = EPHEMERAL;
+        let start = self.chance.below(count.into()) as u16;
+        (0..count).map(|step| first + (start + step) % count).find(|port| !taken(*port))
     }
 
     /// Whether a message of no known flow is an ICMP error all the same.
@@ -213,6 +223,7 @@ impl Host {
             self.wire.mtu = mtu;
             // Sockets live beside the interface, which alone knows the MTU.
             self.interface = interface(&mut self.wire, &self.addresses, self.chance.draw());
+            self.interface.set_any_ip(self.any);
         }
     }
 }

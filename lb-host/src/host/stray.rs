@@ -14,8 +14,10 @@ pub enum Strangeness {
     WrongChecksum,
     /// It is addressed to somebody else.
     NotAddressed,
-    /// Nobody here has spoken, or listens, to whom it names.
+    /// It answers what nobody here has asked, or not whom it names.
     NoSocket,
+    /// It asks at a port where nobody listens, and is told so. Of datagrams those to a port that clients are not given.
+    Closed,
     /// It belongs to a connection that was here and has ended: late, but not strange.
     Late,
     /// A connection to a port on which as many wait as may.

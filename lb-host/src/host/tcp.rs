@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use lb_core::wire::TcpFlags;
+use lb_core::wire::{Headers, TcpFlags};
 use lb_core::{Address, Instant, Tuple};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{self, SocketBuffer, State};
@@ -29,8 +29,9 @@ const BACKLOG: usize = 128;
 /// How long a SYN is repeated: Linux' six retries.
 const CONNECT: Duration = Duration::from_secs(127);
 
-/// How long one side waits for the other when no program does any more (Linux' `tcp_fin_timeout`).
-const ORPHAN: Duration = Duration::from_secs(60);
+/// How long one side waits for the other when no program does any more: some of the longest pauses, a minute each,
+/// between two repetitions (RFC 6298 §2.5).
+const ORPHAN: Duration = Duration::from_secs(300);
 
 pub(super) struct Listener {
     address: Option<Address>,
@@ -43,6 +44,8 @@ pub(super) struct Connection {
     own: Socket,
     other: Socket,
     failed: Option<Error>,
+    /// The newest acknowledgment number that came.
+    confirmed: Option<u32>,
     /// Both sides have heard each other.
     established: bool,
     /// This side gave it up.
@@ -52,20 +55,31 @@ pub(super) struct Connection {
 }
 
 impl Host {
-    /// Listens on a port, on one address or on all.
+    /// Listens on a port, on one address or on all; port 0 is one of the host's own choice.
     ///
     /// # Errors
     /// [`Error::InUse`] if somebody does.
     pub fn listen(&mut self, address: Option<Address>, port: u16) -> Result<ListenerId, Error> {
-        let clashes = |other: &Listener| {
-            other.port == port && (other.address.is_none() || address.is_none() || other.address == address)
+        let listeners = std::mem::take(&mut self.listeners);
+        let taken = |port: u16| {
+            listeners.values().any(|other| {
+                other.port == port && (other.address.is_none() || address.is_none() || other.address == address)
+            })
         };
-        if port == 0 || self.listeners.values().any(clashes) {
-            return Err(Error::InUse);
-        }
+        let chosen = match port {
+            0 => self.ephemeral(taken),
+            port => Some(port).filter(|port| !taken(*port)),
+        };
+        self.listeners = listeners;
+        let port = chosen.ok_or(Error::InUse)?;
         let id = ListenerId(self.fresh_id());
         self.listeners.insert(id, Listener { address, port, waiting: VecDeque::new() });
         Ok(id)
+    }
+
+    /// The port that is listened on.
+    pub fn listener_port(&self, id: ListenerId) -> Option<u16> {
+        self.listeners.get(&id).map(|listener| listener.port)
     }
 
     /// Listens no more; connections that nobody has accepted are reset.
@@ -183,13 +197,25 @@ impl Host {
 
     /// Sends what was handed in and then says that there will be no more; the other side may go on.
     pub fn close(&mut self, id: ConnectionId) {
+        self.give_up_connecting(id);
         if let Some(connection) = self.connections.get(&id) {
             self.sockets.get_mut::<tcp::Socket>(connection.handle).close();
         }
     }
 
+    /// Who has heard nothing yet goes in silence (RFC 9293 §3.10.4, §3.10.5); smoltcp would send a reset.
+    fn give_up_connecting(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(&id) {
+            let socket = self.sockets.get_mut::<tcp::Socket>(connection.handle);
+            if socket.state() == State::SynSent {
+                *socket = socket_of(0);
+            }
+        }
+    }
+
     /// Gives the connection up with a reset.
     pub fn abort(&mut self, id: ConnectionId) {
+        self.give_up_connecting(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.aborted = true;
             connection.released = true;
@@ -211,7 +237,8 @@ impl Host {
         self.connections.len()
     }
 
-    pub(super) fn receive_segment(&mut self, now: Instant, flags: TcpFlags, tuple: Tuple, packet: Vec<u8>) {
+    pub(super) fn receive_segment(&mut self, now: Instant, flags: TcpFlags, headers: &Headers, packet: Vec<u8>) {
+        let tuple = headers.tuple;
         let (own, other) = ((tuple.destination, tuple.destination_port), (tuple.source, tuple.source_port));
         let begins = flags.syn() && !flags.ack();
         let known = self.by_ends.get(&(own, other)).copied();
@@ -219,6 +246,7 @@ impl Host {
         let over = known.filter(|id| begins && self.socket(*id).is_some_and(|old| old.state() == State::TimeWait));
         over.into_iter().for_each(|id| self.forget(id));
         match known.filter(|_| over.is_none()) {
+            Some(id) if self.is_idle_repetition(id, flags, headers, &packet) => {}
             Some(id) => self.continue_connection(now, id, flags, packet),
             None if begins => self.begin_connection(now, own, other, tuple, packet),
             None => {
@@ -236,7 +264,7 @@ impl Host {
         let Some((listener, waiting)) =
             self.listeners.iter().find(|(_, listener)| wanted(listener)).map(|(id, found)| (*id, found.waiting.len()))
         else {
-            self.note(now, Strangeness::NoSocket, tuple, packet.clone());
+            self.note(now, Strangeness::Closed, tuple, packet.clone());
             return self.ingest(now, packet);
         };
         if waiting >= BACKLOG {
@@ -259,6 +287,27 @@ impl Host {
     fn continue_connection(&mut self, now: Instant, id: ConnectionId, flags: TcpFlags, packet: Vec<u8>) {
         self.ingest(now, packet);
         self.look_at(id, flags.rst());
+    }
+
+    /// Whether a segment says once more what it said before, when nothing but this side's FIN is under way. smoltcp 0.14
+    /// takes the third such for a loss, finds no data to repeat, and forgets that the FIN was to be repeated; without
+    /// them the FIN's own timer does.
+    fn is_idle_repetition(&mut self, id: ConnectionId, flags: TcpFlags, headers: &Headers, packet: &[u8]) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        // RFC 9293 §3.1: the acknowledgment number is the third word.
+        let at = usize::from(headers.transport) + 8;
+        let Some(number) = packet.get(at..).and_then(<[u8]>::first_chunk).copied().map(u32::from_be_bytes) else {
+            return false;
+        };
+        let socket = self.sockets.get::<tcp::Socket>(connection.handle);
+        let closing = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
+        let bare = packet.get(at + 4).is_some_and(|word| u32::from(word >> 4) * 4 == headers.transport_length);
+        let repeats = connection.confirmed == Some(number);
+        // An older one that was overtaken counts for nothing (RFC 9293 §3.4: numbers wrap).
+        if connection.confirmed.is_none_or(|newest| number.wrapping_sub(newest) as i32 > 0) {
+            connection.confirmed = Some(number);
+        }
+        repeats && closing && bare && socket.send_queue() == 0 && !flags.fin() && !flags.rst() && !flags.syn()
     }
 
     /// Sees what a segment has done to a connection.
@@ -313,7 +362,16 @@ impl Host {
     fn enter(&mut self, socket: tcp::Socket<'static>, own: Socket, other: Socket, released: bool) -> ConnectionId {
         let id = ConnectionId(self.fresh_id());
         let handle = self.sockets.add(socket);
-        let connection = Connection { handle, own, other, failed: None, established: false, aborted: false, released };
+        let connection = Connection {
+            handle,
+            own,
+            other,
+            failed: None,
+            confirmed: None,
+            established: false,
+            aborted: false,
+            released,
+        };
         self.connections.insert(id, connection);
         self.by_ends.insert((own, other), id);
         id

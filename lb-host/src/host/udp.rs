@@ -7,7 +7,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket as UdpSocket, UdpMetadata};
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
-use super::{Error, Host, Socket, Strangeness, address, ip};
+use super::{EPHEMERAL, Error, Host, Socket, Strangeness, address, ip};
 
 /// The name of a bound port on its host, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,7 +118,9 @@ impl Host {
 
     pub(super) fn receive_datagram(&mut self, now: Instant, tuple: Tuple, packet: Vec<u8>) {
         if self.bound_to((tuple.destination, tuple.destination_port)).is_none() {
-            self.note(now, Strangeness::NoSocket, tuple, packet.clone());
+            let asks = tuple.destination_port < EPHEMERAL.0;
+            let strangeness = if asks { Strangeness::Closed } else { Strangeness::NoSocket };
+            self.note(now, strangeness, tuple, packet.clone());
         }
         self.ingest(now, packet);
     }

@@ -26,6 +26,7 @@ pub struct Ranges {
 }
 
 /// Numbers to give out: those below `dynamic` only when the others are gone (§17.1, §17.2).
+#[derive(Clone, Debug)]
 struct Pool {
     first: u128,
     last: u128,
@@ -79,26 +80,119 @@ fn band(size: u128, part: u128, most: u128) -> u128 {
 /// # Errors
 /// A range is exhausted, or there is none of a family.
 pub fn allocate(services: &mut [Placed<Service>], ranges: &Ranges) -> Result<(), Vec<Problem>> {
-    let mut blocks: Vec<_> = ranges.cluster_ips.iter().map(|block| (*block, Pool::addresses(*block))).collect();
-    let mut ports = Pool::ports(ranges.node_ports);
-    for (block, pool) in &mut blocks {
-        // The first address is the API server's own, default/kubernetes (§17.4).
-        pool.taken.insert(pool.first);
-        let written = services.iter().filter_map(|service| service.object.spec.as_ref());
-        let ips = written.flat_map(|spec| spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten()));
-        let inside = ips.filter_map(|ip| lenient_address(ip)).filter(|ip| block.contains(*ip));
-        pool.taken.extend(inside.map(Address::bits));
-    }
+    let mut allocator = Allocator::new(ranges);
     for spec in services.iter().filter_map(|service| service.object.spec.as_ref()) {
-        let written = spec.ports.iter().flatten().filter_map(|port| port.node_port).chain(spec.health_check_node_port);
-        ports.taken.extend(written.filter_map(|port| u128::try_from(port).ok()));
+        allocator.reserve(spec);
     }
     let mut problems = Vec::new();
     for service in services {
-        problems.extend(cluster_ips(service, &mut blocks, ranges.seed).err());
-        problems.extend(node_ports(service, &mut ports, ranges.seed).err());
+        problems.extend(allocator.complete(service));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// What is given out and what is free, as Services come, change and go.
+#[derive(Clone, Debug)]
+pub struct Allocator {
+    blocks: Vec<(Prefix, Pool)>,
+    ports: Pool,
+    /// The key of the draws. Whoever allocates over time changes it between them, or a Service that comes
+    /// back would always find its old numbers.
+    pub seed: u64,
+}
+
+impl Allocator {
+    /// All of these ranges is free, but for the API server's own address, `default/kubernetes` (§17.4).
+    pub fn new(ranges: &Ranges) -> Self {
+        let mut blocks: Vec<_> = ranges.cluster_ips.iter().map(|block| (*block, Pool::addresses(*block))).collect();
+        for (_, pool) in &mut blocks {
+            pool.taken.insert(pool.first);
+        }
+        Self { blocks, ports: Pool::ports(ranges.node_ports), seed: ranges.seed }
+    }
+
+    /// Takes the numbers that a Service has written down, whether they are free or not.
+    pub fn reserve(&mut self, spec: &ServiceSpec) {
+        for (block, pool) in &mut self.blocks {
+            pool.taken.extend(written_ips(spec).filter(|ip| block.contains(*ip)).map(Address::bits));
+        }
+        self.ports.taken.extend(written_ports(spec).map(|(_, port)| port));
+    }
+
+    /// Gives back what a Service has.
+    pub fn release(&mut self, spec: &ServiceSpec) {
+        for (block, pool) in &mut self.blocks {
+            for ip in written_ips(spec).filter(|ip| block.contains(*ip)) {
+                pool.taken.remove(&ip.bits());
+            }
+            pool.taken.insert(pool.first);
+        }
+        for (_, port) in written_ports(spec) {
+            self.ports.taken.remove(&port);
+        }
+    }
+
+    /// What a Service has written down and cannot have: numbers that another has, addresses outside the
+    /// ranges. Its own older numbers must have been released.
+    pub fn conflicts(&self, service: &Placed<Service>) -> Vec<Problem> {
+        let Some(spec) = service.object.spec.as_ref() else { return Vec::new() };
+        let mut problems = Vec::new();
+        // The API server's own Service asks for the address that is kept for it.
+        let own = service.key() == "default/kubernetes";
+        for ip in written_ips(spec).collect::<BTreeSet<_>>() {
+            let field = if spec.cluster_ip.as_deref().and_then(lenient_address) == Some(ip) {
+                "spec.clusterIP"
+            } else {
+                "spec.clusterIPs[1]"
+            };
+            match self.blocks.iter().find(|(block, _)| block.contains(ip)).map(|(_, pool)| pool) {
+                Some(pool) if !(pool.first..=pool.last).contains(&ip.bits()) => {
+                    let message = format_args!("is {ip}, the network's own or its broadcast address");
+                    problems.push(service.problem(field, message, "give another, or leave it out to get one"));
+                }
+                Some(pool) if pool.taken.contains(&ip.bits()) && !(own && ip.bits() == pool.first) => {
+                    let message = format_args!("is {ip}, which is already allocated");
+                    problems.push(service.problem(field, message, "give another, or leave it out to get one"));
+                }
+                Some(_) => {}
+                None => {
+                    let blocks: Vec<_> = self.blocks.iter().map(|(block, _)| block.to_string()).collect();
+                    let message = format_args!("is {ip}, outside the cluster's {}", blocks.join(", "));
+                    problems.push(service.problem(field, message, "give one inside, or leave it out to get one"));
+                }
+            }
+        }
+        for (field, port) in written_ports(spec) {
+            if self.ports.taken.contains(&port) {
+                let message = format_args!("is {port}, which is already allocated");
+                problems.push(service.problem(&field, message, "give another, or leave it out to get one"));
+            }
+        }
+        problems
+    }
+
+    /// Gives a Service the ClusterIPs, NodePorts and health-check port that it lacks and its type calls
+    /// for; says what could not be given.
+    pub fn complete(&mut self, service: &mut Placed<Service>) -> Vec<Problem> {
+        let addresses = cluster_ips(service, &mut self.blocks, self.seed).err();
+        let ports = node_ports(service, &mut self.ports, self.seed).err();
+        addresses.into_iter().chain(ports).collect()
+    }
+}
+
+/// The ClusterIPs that are written down.
+fn written_ips(spec: &ServiceSpec) -> impl Iterator<Item = Address> {
+    let proxied = kind(spec) != "ExternalName";
+    let ips = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
+    ips.filter(move |_| proxied).filter_map(|ip| lenient_address(ip))
+}
+
+/// The NodePorts that are written down, each with its field.
+fn written_ports(spec: &ServiceSpec) -> impl Iterator<Item = (String, u128)> {
+    let ports = spec.ports.iter().flatten().enumerate();
+    let ports = ports.map(|(index, port)| (format!("spec.ports[{index}].nodePort"), port.node_port));
+    let all = ports.chain([("spec.healthCheckNodePort".to_owned(), spec.health_check_node_port)]);
+    all.filter_map(|(field, port)| Some((field, u128::try_from(port?).ok().filter(|port| *port != 0)?)))
 }
 
 /// The draw for what is asked in `service`'s name.

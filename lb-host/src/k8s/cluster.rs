@@ -60,7 +60,9 @@ impl Cluster {
             allocate(&mut manifests.services, ranges).map_err(Problems)?;
         }
         let made = endpoint_controller::slices(&manifests);
-        warnings.extend(made.warnings.iter().map(Problem::to_string));
+        // Whoever is about to apply a Service is told that it asks in vain; of a stored one it is known.
+        let told = |problem: &&Problem| matches!(taken, Taken::Applied(_)) || *problem.field != *"metadata.annotations";
+        warnings.extend(made.warnings.iter().filter(told).map(Problem::to_string));
         manifests.slices.extend(made.slices);
         let mut problems = Vec::new();
         let services = converted(&manifests.services, service::service, &mut problems);

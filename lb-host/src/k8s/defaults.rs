@@ -1,6 +1,6 @@
 //! What the API server writes into objects that leave it out (SEMANTICS §16).
 
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{Pod, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -9,7 +9,7 @@ use super::service::kind;
 
 /// A Service's defaults: type, protocols, target ports, policies (§16.2, §16.6), and `clusterIPs` and
 /// `ipFamilies` from the ClusterIP that it has (§16.4).
-pub(super) fn service(service: &mut Service) {
+pub(crate) fn service(service: &mut Service) {
     let spec = service.spec.get_or_insert_default();
     let kind = kind(spec).to_owned();
     spec.session_affinity.get_or_insert_with(|| "None".to_owned());
@@ -50,12 +50,30 @@ fn addresses(spec: &mut ServiceSpec) {
 }
 
 /// A family as the API writes it.
-pub(super) fn family(address: lb_core::Address) -> &'static str {
+pub(crate) fn family(address: lb_core::Address) -> &'static str {
     if address.is_v4() { "IPv4" } else { "IPv6" }
 }
 
+/// A Pod's defaults: how it restarts and how long it has to end, and how its readiness is probed.
+pub(crate) fn pod(pod: &mut Pod) {
+    let spec = pod.spec.get_or_insert_default();
+    spec.restart_policy.get_or_insert_with(|| "Always".to_owned());
+    spec.termination_grace_period_seconds.get_or_insert(30);
+    for container in &mut spec.containers {
+        for port in container.ports.iter_mut().flatten() {
+            port.protocol.get_or_insert_with(|| "TCP".to_owned());
+        }
+        if let Some(probe) = &mut container.readiness_probe {
+            probe.timeout_seconds.get_or_insert(1);
+            probe.period_seconds.get_or_insert(10);
+            probe.success_threshold.get_or_insert(1);
+            probe.failure_threshold.get_or_insert(3);
+        }
+    }
+}
+
 /// A slice's defaults: a port without a name is called the empty string, and speaks TCP.
-pub(super) fn slice(slice: &mut EndpointSlice) {
+pub(crate) fn slice(slice: &mut EndpointSlice) {
     for port in slice.ports.iter_mut().flatten() {
         port.name.get_or_insert_default();
         port.protocol.get_or_insert_with(|| "TCP".to_owned());

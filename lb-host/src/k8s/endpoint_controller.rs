@@ -16,18 +16,23 @@ use super::address::lenient_address;
 use super::endpoints::{HEADLESS, SERVICE_NAME, service_key};
 use super::manifest::{Manifests, Placed};
 use super::place::Problem;
-use super::service::{headless, kind};
+use super::service::{annotation, headless, kind};
+use super::topology;
 
 /// Who made a slice.
-pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The zone of a Node.
 pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
+/// Who makes slices by selector.
+pub(crate) const SELECTING: &str = "endpointslice-controller.k8s.io";
+/// Who makes slices of v1 Endpoints.
+pub(crate) const MIRRORING: &str = "endpointslicemirroring-controller.k8s.io";
 /// Endpoints with this label at `true` are not mirrored (§18.10).
 pub(super) const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// The CPU-proportional hints, which win over the trafficDistribution field (§18.11).
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 /// Endpoints a slice holds, as the controllers are set by default (§16.8).
-const SLICE: usize = 100;
+pub(crate) const SLICE: usize = 100;
 /// Addresses that are mirrored of one subset (§18.10).
 const MIRRORED: usize = 1000;
 
@@ -49,24 +54,31 @@ pub fn slices(manifests: &Manifests) -> Made {
     let given = Given::new(manifests);
     let mut made = Made::default();
     for service in manifests.services.iter().filter(|service| !owned.contains(&service.key())) {
-        let drafts = match &service.object.spec {
-            Some(spec) if kind(spec) == "ExternalName" => continue,
-            Some(spec) if !spec.selector.iter().all(BTreeMap::is_empty) => {
-                by_selector(service, &given, &mut made.warnings)
-            }
-            _ => mirrored(service, &given),
-        };
         let mut free = (1..).map(|number| format!("{}-{number}", service.name()));
-        for draft in drafts {
-            let name = free.find(|name| !names.contains(&format!("{}/{name}", service.namespace())));
-            made.slices.push(service.made(draft.named(service, name)));
+        for group in groups(service, &given, &mut made.warnings) {
+            // A group without endpoints is a placeholder, and has a slice all the same (§18.8).
+            let chunks = group.endpoints.chunks(SLICE).map(<[_]>::to_vec);
+            let chunks: Vec<_> = if group.endpoints.is_empty() { vec![Vec::new()] } else { chunks.collect() };
+            for endpoints in chunks {
+                let name = free.find(|name| !names.contains(&format!("{}/{name}", service.namespace())));
+                made.slices.push(service.made(group.slice(service, name, endpoints)));
+            }
         }
     }
     made
 }
 
+/// What the controllers make of one Service, before it is cut into slices: none of an ExternalName.
+pub(crate) fn groups(service: &Placed<Service>, given: &Given<'_>, warnings: &mut Vec<Problem>) -> Vec<Group> {
+    match &service.object.spec {
+        Some(spec) if kind(spec) == "ExternalName" => Vec::new(),
+        Some(spec) if !spec.selector.iter().all(BTreeMap::is_empty) => by_selector(service, given, warnings),
+        _ => mirrored(service, given),
+    }
+}
+
 /// What the controllers look at, each by how they look it up.
-pub(super) struct Given<'a> {
+pub(crate) struct Given<'a> {
     /// By namespace and each of their labels.
     pods: BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Placed<Pod>>>,
     /// By name.
@@ -75,7 +87,9 @@ pub(super) struct Given<'a> {
     endpoints: BTreeMap<String, &'a Placed<Endpoints>>,
 }
 
-fn by_label(pods: &[Placed<Pod>]) -> BTreeMap<(&str, &str, &str), Vec<&Placed<Pod>>> {
+fn by_label<'a>(
+    pods: impl Iterator<Item = &'a Placed<Pod>>,
+) -> BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Placed<Pod>>> {
     let mut by_label: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for pod in pods {
         for (key, value) in pod.object.metadata.labels.iter().flatten() {
@@ -87,10 +101,19 @@ fn by_label(pods: &[Placed<Pod>]) -> BTreeMap<(&str, &str, &str), Vec<&Placed<Po
 
 impl<'a> Given<'a> {
     pub(super) fn new(manifests: &'a Manifests) -> Self {
+        Self::of(manifests.pods.iter(), manifests.nodes.iter(), manifests.endpoints.iter())
+    }
+
+    /// These objects.
+    pub(crate) fn of(
+        pods: impl Iterator<Item = &'a Placed<Pod>>,
+        nodes: impl Iterator<Item = &'a Placed<Node>>,
+        endpoints: impl Iterator<Item = &'a Placed<Endpoints>>,
+    ) -> Self {
         Self {
-            pods: by_label(&manifests.pods),
-            nodes: manifests.nodes.iter().map(|node| (node.name(), node)).collect(),
-            endpoints: manifests.endpoints.iter().map(|endpoints| (endpoints.key(), endpoints)).collect(),
+            pods: by_label(pods),
+            nodes: nodes.map(|node| (node.name(), node)).collect(),
+            endpoints: endpoints.map(|endpoints| (endpoints.key(), endpoints)).collect(),
         }
     }
 
@@ -110,17 +133,28 @@ impl<'a> Given<'a> {
     }
 }
 
-/// A slice that still lacks its name and labels.
-struct Draft {
-    manager: &'static str,
-    family: Family,
-    ports: Vec<EndpointPort>,
-    endpoints: Vec<Endpoint>,
+/// A Service's endpoints of one family and one set of ports: what its slices of these are to hold between them.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    /// The controller whose they are.
+    pub(crate) manager: &'static str,
+    /// The family of their addresses.
+    pub(crate) family: Family,
+    /// Their ports.
+    pub(crate) ports: Vec<EndpointPort>,
+    /// Themselves.
+    pub(crate) endpoints: Vec<Endpoint>,
 }
 
-impl Draft {
-    /// The labels of §18.9: the Service's own but for the reserved ones, and the controller's.
-    fn named(self, service: &Placed<Service>, name: Option<String>) -> EndpointSlice {
+impl Group {
+    /// A slice of some of the endpoints. Its labels are those of §18.9: the Service's own but for the reserved
+    /// ones, and the controller's.
+    pub(crate) fn slice(
+        &self,
+        service: &Placed<Service>,
+        name: Option<String>,
+        endpoints: Vec<Endpoint>,
+    ) -> EndpointSlice {
         let mut labels = service.object.metadata.labels.clone().unwrap_or_default();
         labels.retain(|key, _| ![SERVICE_NAME, MANAGED_BY, HEADLESS].contains(&key.as_str()));
         labels.insert(SERVICE_NAME.to_owned(), service.name().to_owned());
@@ -137,23 +171,22 @@ impl Draft {
                 labels: Some(labels),
                 ..ObjectMeta::default()
             },
-            ports: Some(self.ports),
-            endpoints: Some(self.endpoints),
+            ports: Some(self.ports.clone()),
+            endpoints: Some(endpoints),
         }
     }
 }
 
 /// Slices of the Pods that a Service selects: per family, and per set of ports that Pods' named target
 /// ports come to (§18.5, §18.8).
-fn by_selector(service: &Placed<Service>, given: &Given<'_>, warnings: &mut Vec<Problem>) -> Vec<Draft> {
-    let manager = "endpointslice-controller.k8s.io";
+fn by_selector(service: &Placed<Service>, given: &Given<'_>, warnings: &mut Vec<Problem>) -> Vec<Group> {
+    let manager = SELECTING;
     let mut pods = given.selected(service);
     pods.retain(|pod| candidate(&pod.object));
     let spec = service.object.spec.clone().unwrap_or_default();
     let publish = spec.publish_not_ready_addresses == Some(true);
-    let mut drafts = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for family in families(service) {
-        let mut groups: Vec<(Vec<EndpointPort>, Vec<Endpoint>)> = Vec::new();
         for pod in &pods {
             let Some(address) = pod_address(&pod.object, family) else { continue };
             let name = pod.object.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
@@ -168,23 +201,19 @@ fn by_selector(service: &Placed<Service>, given: &Given<'_>, warnings: &mut Vec<
             let zone = node.and_then(|node| node.label(ZONE));
             let endpoint = endpoint(service, pod, address, zone, publish);
             let ports = ports(spec.ports.as_deref().unwrap_or_default(), pod.object.spec.as_ref());
-            match groups.iter_mut().find(|(known, _)| *known == ports) {
-                Some((_, endpoints)) => endpoints.push(endpoint),
-                None => groups.push((ports, vec![endpoint])),
+            match groups.iter_mut().find(|group| group.family == family && group.ports == ports) {
+                Some(group) => group.endpoints.push(endpoint),
+                None => groups.push(Group { manager, family, ports, endpoints: vec![endpoint] }),
             }
         }
-        for (ports, endpoints) in groups {
-            let chunks = endpoints.chunks(SLICE);
-            drafts.extend(chunks.map(|some| Draft { manager, family, ports: ports.clone(), endpoints: some.to_vec() }));
-        }
     }
-    if drafts.is_empty() {
+    if groups.is_empty() {
         // A placeholder, so that the Service is known to have none (§18.8).
         let family = families(service).first().copied().unwrap_or(Family::V4);
-        drafts.push(Draft { manager, family, ports: Vec::new(), endpoints: Vec::new() });
+        groups.push(Group { manager, family, ports: Vec::new(), endpoints: Vec::new() });
     }
-    hint(service, &mut drafts, warnings);
-    drafts
+    hint(service, &mut groups, given, warnings);
+    groups
 }
 
 /// Whether a Pod has not come to its end (§18.2); one without an address is left out later.
@@ -289,13 +318,21 @@ pub(super) fn named_port(pod: &PodSpec, name: &str, protocol: &str) -> Option<i3
     port.map(|port| port.container_port)
 }
 
-/// Hints as trafficDistribution asks for (§18.11): each ready endpoint for its own zone, and node.
-fn hint(service: &Placed<Service>, drafts: &mut [Draft], warnings: &mut Vec<Problem>) {
-    let annotations = service.object.metadata.annotations.as_ref();
-    if annotations.and_then(|all| all.get(TOPOLOGY_MODE)).is_some_and(|mode| mode.eq_ignore_ascii_case("auto")) {
-        let message = "asks for hints by the zones' shares of CPU, which are not made here: its endpoints get none";
-        let advice = "give the EndpointSlices with their hints, or use spec.trafficDistribution";
-        warnings.push(service.problem("metadata.annotations", message, advice));
+/// Hints as the Service asks for (§18.11): by the zones' shares of CPU, or by trafficDistribution each ready endpoint
+/// for its own zone, and node.
+fn hint(service: &Placed<Service>, groups: &mut [Group], given: &Given<'_>, warnings: &mut Vec<Problem>) {
+    if matches!(annotation(&service.object, TOPOLOGY_MODE), Some("Auto" | "auto")) {
+        for family in families(service) {
+            let own = groups.iter_mut().filter(|group| group.family == family);
+            let mut endpoints: Vec<_> = own.flat_map(|group| &mut group.endpoints).collect();
+            if let (Err(why), false) =
+                (topology::hint(&mut endpoints, given.nodes.values().copied()), endpoints.is_empty())
+            {
+                let message = format_args!("asks for hints by the zones' CPU, and there are none: {why} (§18.11)");
+                let advice = "correct that, or use spec.trafficDistribution";
+                warnings.push(service.problem("metadata.annotations", message, advice));
+            }
+        }
         return;
     }
     let distribution = service.object.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref());
@@ -303,7 +340,7 @@ fn hint(service: &Placed<Service>, drafts: &mut [Draft], warnings: &mut Vec<Prob
     if !nodes && !matches!(distribution, Some("PreferClose" | "PreferSameZone")) {
         return;
     }
-    for endpoint in drafts.iter_mut().flat_map(|draft| &mut draft.endpoints) {
+    for endpoint in groups.iter_mut().flat_map(|group| &mut group.endpoints) {
         let ready = endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true));
         let zone = endpoint.zone.iter().map(|zone| ForZone { name: zone.clone() });
         let node = endpoint.node_name.iter().filter(|_| nodes).map(|node| ForNode { name: node.clone() });
@@ -317,22 +354,21 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 }
 
 /// Slices that mirror the v1 Endpoints of a Service without selector (§18.10).
-fn mirrored(service: &Placed<Service>, given: &Given<'_>) -> Vec<Draft> {
-    let manager = "endpointslicemirroring-controller.k8s.io";
+fn mirrored(service: &Placed<Service>, given: &Given<'_>) -> Vec<Group> {
+    let manager = MIRRORING;
     let named = given.endpoints.get(&service.key());
     let Some(endpoints) = named.filter(|endpoints| endpoints.label(SKIP_MIRROR) != Some("true")) else {
         return Vec::new();
     };
-    let mut drafts = Vec::new();
+    let mut groups = Vec::new();
     for subset in endpoints.object.subsets.iter().flatten() {
         for family in [Family::V4, Family::V6] {
-            let ports: Vec<_> = subset.ports.iter().flatten().map(mirrored_port).collect();
-            for some in mirrored_endpoints(subset, family).chunks(SLICE) {
-                drafts.push(Draft { manager, family, ports: ports.clone(), endpoints: some.to_vec() });
-            }
+            let ports = subset.ports.iter().flatten().map(mirrored_port).collect();
+            groups.push(Group { manager, family, ports, endpoints: mirrored_endpoints(subset, family) });
         }
     }
-    drafts
+    groups.retain(|group| !group.endpoints.is_empty());
+    groups
 }
 
 fn mirrored_port(port: &k8s_openapi::api::core::v1::EndpointPort) -> EndpointPort {
@@ -378,7 +414,7 @@ pub fn endpoints(manifests: &Manifests) -> Vec<Placed<Endpoints>> {
 
 /// The v1 Endpoints made of a Service's slices (§18.4): of its first family, in one subset an equal list of
 /// ports, terminating endpoints left out.
-fn endpoints_of(service: &Placed<Service>, slices: &[&EndpointSlice]) -> Placed<Endpoints> {
+pub(crate) fn endpoints_of(service: &Placed<Service>, slices: &[&EndpointSlice]) -> Placed<Endpoints> {
     let primary = families(service).first().copied().unwrap_or(Family::V4);
     let mut subsets: Vec<EndpointSubset> = Vec::new();
     for slice in slices.iter().filter(|slice| slice.address_type == family_name(primary)) {

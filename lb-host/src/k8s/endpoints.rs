@@ -9,9 +9,9 @@ use super::service::{OTHER_PROXY, number, protocol};
 use super::{Placed, Problem};
 
 /// The label that names a slice's Service (SEMANTICS §4.1).
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label of slices that no proxy reads, whatever its value (SEMANTICS §2.3).
-pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";
+pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// The slice as the control plane takes it; `None` if it does not count (SEMANTICS §2.2, §2.3, §4.1).
 ///

@@ -38,6 +38,13 @@ pub struct Placed<T> {
     document: Document,
 }
 
+impl<T> From<T> for Placed<T> {
+    /// An object that no file holds.
+    fn from(object: T) -> Self {
+        Self { object, document: Document::unwritten("the API") }
+    }
+}
+
 impl<T> Placed<T> {
     /// An object that was made because of `self`, and stands where it does.
     pub fn made<U>(&self, object: U) -> Placed<U> {

@@ -10,7 +10,7 @@ pub mod allocate;
 pub mod check;
 pub mod cluster;
 pub mod config;
-mod defaults;
+pub(crate) mod defaults;
 pub mod endpoint_controller;
 pub mod endpoints;
 mod kinds;
@@ -21,6 +21,7 @@ pub mod place;
 pub mod service;
 pub mod settings;
 mod surprise;
+mod topology;
 pub mod tree;
 
 pub use allocate::Ranges;

@@ -14,6 +14,9 @@ pub(super) const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 /// The annotation that has Windows' mode keep destinations (SEMANTICS §14.4).
 pub(super) const PRESERVE_DESTINATION: &str = "preserve-destination";
 
+/// Cloud providers read it; proxies do not (SEMANTICS §8.6).
+pub(super) const RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
 /// The affinity timeout of a Service that sets none, in seconds (SEMANTICS §3.6).
 const AFFINITY: i32 = 10_800;
 

@@ -95,6 +95,12 @@ impl Document {
         }
     }
 
+    /// What no file holds: every place in it is `source`, without a line.
+    pub fn unwritten(source: &str) -> Self {
+        let root = Node { line: 0, column: 0, value: Value::Scalar(serde_json::Value::Null) };
+        Self { file: source.into(), root: root.into() }
+    }
+
     /// The place of the value at `path` (`spec.ports[0].port`); of the deepest value on the way to it
     /// if there is none. The empty path is the document itself.
     pub fn place(&self, path: &str) -> Place {

@@ -9,14 +9,14 @@ mod diff;
 pub mod golden;
 mod outline;
 mod reflect;
-mod story;
+pub(crate) mod story;
 mod summary;
 mod sums;
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 
-use lb_core::{Balancer, Datagram, Direction, Instant, Meta, Packet, Tuple, Verdict};
+use lb_core::{Balancer, Datagram, Direction, Instant, Meta, Origin, Packet, Tuple, Verdict};
 
 use crate::device::capture::{ReadError, Reader, Record, Side, Writer};
 use crate::device::link::engine_part;
@@ -236,7 +236,7 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
             _ => None,
         };
 
-        let event = Event { verdict, flow: flow.as_ref(), packet: &bytes[strip..], link };
+        let event = Event { verdict, flow: flow.as_ref(), packet: &bytes[strip..], link, origin: Origin::Wire };
         let leaves = matches!(verdict, Verdict::Pass | Verdict::Accept | Verdict::Forward { .. });
         let Self { writer, comment, stories, .. } = self;
         let rules = self.balancer.rules();

@@ -9,15 +9,17 @@ use crate::path::{self, Path};
 
 /// A packet and what became of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Event<'a> {
+pub(crate) struct Event<'a> {
     /// What the engine decided.
-    pub(super) verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// The flow it belongs to, if it was forwarded.
-    pub(super) flow: Option<&'a Flow>,
+    pub(crate) flow: Option<&'a Flow>,
     /// Its bytes as they came in, from where `link` says on.
-    pub(super) packet: &'a [u8],
+    pub(crate) packet: &'a [u8],
     /// What the first byte is part of; `None` if the engine does not know the link.
-    pub(super) link: Option<Link>,
+    pub(crate) link: Option<Link>,
+    /// Where it came from.
+    pub(crate) origin: Origin,
 }
 
 /// Writes the comment of a packet: the verdict's word, what it was and what it is, the rule and the layers that were
@@ -71,7 +73,7 @@ fn tell_rule<M: AsRef<[u8]>>(rules: &RuleTable<M>, flow: &Flow, out: &mut String
 fn tell_refusal<M: AsRef<[u8]>>(event: &Event<'_>, rules: &RuleTable<M>, out: &mut String) {
     let Some(link) = event.link else { return };
     let Ok(Some(headers)) = wire::parse(event.packet, link) else { return };
-    let decision = rules.decide(&headers.tuple, Origin::Wire);
+    let decision = rules.decide(&headers.tuple, event.origin);
     let (Fate::Drop(_) | Fate::Reject(_)) = decision.fate else { return };
     let _ = write!(out, "\n{}", headers.tuple);
     if let Some((_, segment)) = decision.service {
@@ -90,7 +92,7 @@ pub(super) fn flow_path<M: AsRef<[u8]>>(rules: &RuleTable<M>, flow: &Flow) -> Op
 
 /// Stories of forwarded packets, which are the same for all packets of a flow in one direction: told once, and again when
 /// another flow took the place.
-pub(super) struct Stories {
+pub(crate) struct Stories {
     told: Vec<Told>,
     other: String,
 }
@@ -106,12 +108,12 @@ struct Told {
 const STORIES: usize = 1 << 13;
 
 impl Stories {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { told: vec![Told::default(); STORIES], other: String::new() }
     }
 
     /// The story of a packet.
-    pub(super) fn of<M: AsRef<[u8]>>(&mut self, event: &Event<'_>, rules: &RuleTable<M>) -> &str {
+    pub(crate) fn of<M: AsRef<[u8]>>(&mut self, event: &Event<'_>, rules: &RuleTable<M>) -> &str {
         let (Verdict::Forward { flow: id, direction }, Some(flow)) = (event.verdict, event.flow) else {
             self.other.clear();
             tell(event, rules, &mut self.other);

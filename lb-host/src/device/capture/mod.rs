@@ -9,11 +9,13 @@ mod output;
 mod pcap;
 mod pcapng;
 mod read;
+mod section;
 mod stream;
 mod write;
 
 pub use output::Output;
 pub use read::{Reader, open};
+pub use section::{Direction, Section};
 pub use write::{Side, Writer};
 
 use std::io;

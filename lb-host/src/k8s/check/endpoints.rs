@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
-use super::names::{LABEL, SUBDOMAIN, is_label, is_subdomain};
+use super::names::{LABEL, QUALIFIED, SUBDOMAIN, is_label, is_qualified, is_subdomain};
 use super::{Report, family_name};
 use crate::k8s::address::lenient_address;
 
@@ -31,6 +31,10 @@ pub(super) fn slice(report: &mut Report<'_, EndpointSlice>) {
         let (field, name) = (format!("ports[{index}].name"), port.name.as_deref().unwrap_or_default());
         if !name.is_empty() && !is_label(name) {
             report.refuse(&field, format_args!("is {name:?}, which is no DNS label"), LABEL);
+        }
+        if let Some(name) = port.app_protocol.as_deref().filter(|name| !is_qualified(name)) {
+            let field = format!("ports[{index}].appProtocol");
+            report.refuse(&field, format_args!("is {name:?}, which is no qualified name"), QUALIFIED);
         }
         if let Some(first) = names.insert(name, index) {
             report.refuse(&field, format_args!("is that of ports[{first}]"), "give each port its own name");
@@ -65,7 +69,26 @@ fn endpoint(report: &mut Report<'_, EndpointSlice>, address_type: &str, field: &
     if let Some(name) = endpoint.hostname.as_deref().filter(|name| !is_label(name)) {
         report.refuse(&format!("{field}.hostname"), format_args!("is {name:?}, which is no DNS label"), LABEL);
     }
+    if let Some(name) = endpoint.node_name.as_deref().filter(|name| !is_subdomain(name)) {
+        report.refuse(
+            &format!("{field}.nodeName"),
+            format_args!("is {name:?}, which no Node can be called"),
+            SUBDOMAIN,
+        );
+    }
     let hints = endpoint.hints.clone().unwrap_or_default();
+    let zones = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str());
+    let nodes = hints.for_nodes.iter().flatten().map(|node| node.name.as_str());
+    for (list, names) in [("forZones", zones.collect::<Vec<_>>()), ("forNodes", nodes.collect())] {
+        for (at, name) in names.iter().enumerate() {
+            let field = format!("{field}.hints.{list}[{at}].name");
+            if name.is_empty() {
+                report.refuse(&field, "is missing", "give the zone or node that it is for");
+            } else if names.iter().take(at).any(|before| before == name) {
+                report.refuse(&field, format_args!("is {name} once more"), "name each once");
+            }
+        }
+    }
     limit(report, &format!("{field}.hints.forZones"), hints.for_zones.iter().flatten().count(), HINTS);
     limit(report, &format!("{field}.hints.forNodes"), hints.for_nodes.iter().flatten().count(), HINTS);
 }

@@ -11,7 +11,9 @@ mod service;
 
 use std::fmt::Display;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use lb_core::{Address, Family};
 
 use super::address::{lenient_address, lenient_prefix};
@@ -45,34 +47,103 @@ pub fn refusals(manifests: &Manifests, limits: &Limits) -> Vec<Problem> {
 
 fn run(manifests: &Manifests, limits: Option<&Limits>) -> Vec<Problem> {
     let mut problems = Vec::new();
-    each(&manifests.services, limits, &mut problems, service::service);
+    each(&manifests.services, limits, &mut problems);
     across::cluster_ips(&manifests.services, &mut problems);
     across::node_ports(&manifests.services, &mut problems);
-    each(&manifests.slices, limits, &mut problems, endpoints::slice);
-    each(&manifests.endpoints, limits, &mut problems, endpoints::endpoints);
-    each(&manifests.pods, limits, &mut problems, pod);
-    each(&manifests.nodes, limits, &mut problems, node);
+    each(&manifests.slices, limits, &mut problems);
+    each(&manifests.endpoints, limits, &mut problems);
+    each(&manifests.pods, limits, &mut problems);
+    each(&manifests.nodes, limits, &mut problems);
     problems
 }
 
-fn each<T: Object>(
-    objects: &[Placed<T>],
-    limits: Option<&Limits>,
-    problems: &mut Vec<Problem>,
-    check: fn(&mut Report<'_, T>),
-) {
+/// What the API server of such a cluster would refuse of one object, looked at alone.
+pub fn refusals_of<T: Checked>(object: &Placed<T>, limits: &Limits) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    one(object, Some(limits), &mut problems);
+    problems
+}
+
+/// The NodePorts that a Service asks for more than once.
+pub fn repeated_node_ports(service: &Placed<Service>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    across::node_ports(std::slice::from_ref(service), &mut problems);
+    problems
+}
+
+fn each<T: Checked>(objects: &[Placed<T>], limits: Option<&Limits>, problems: &mut Vec<Problem>) {
     for object in objects {
-        let mut report = Report { object, limits, problems };
-        if T::namespaced() && !is_label(object.namespace()) {
-            let message = format!("is {:?}, which is no DNS label", object.namespace());
-            report.refuse("metadata.namespace", message, names::LABEL);
+        one(object, limits, problems);
+    }
+}
+
+fn one<T: Checked>(object: &Placed<T>, limits: Option<&Limits>, problems: &mut Vec<Problem>) {
+    let mut report = Report { object, limits, problems };
+    if T::namespaced() && !is_label(object.namespace()) {
+        let message = format!("is {:?}, which is no DNS label", object.namespace());
+        report.refuse("metadata.namespace", message, names::LABEL);
+    }
+    T::check(&mut report);
+}
+
+/// A kind of object that an API server looks at.
+pub trait Checked: Object {
+    /// Tells `report` what is wrong.
+    fn check(report: &mut Report<'_, Self>)
+    where
+        Self: Sized;
+}
+
+impl Checked for Service {
+    fn check(report: &mut Report<'_, Self>) {
+        service::service(report);
+    }
+}
+
+impl Checked for EndpointSlice {
+    fn check(report: &mut Report<'_, Self>) {
+        endpoints::slice(report);
+    }
+}
+
+impl Checked for Endpoints {
+    fn check(report: &mut Report<'_, Self>) {
+        endpoints::endpoints(report);
+    }
+}
+
+impl Checked for Pod {
+    fn check(report: &mut Report<'_, Self>) {
+        pod(report);
+    }
+}
+
+impl Checked for Node {
+    fn check(report: &mut Report<'_, Self>) {
+        node(report);
+    }
+}
+
+impl Checked for Namespace {
+    fn check(report: &mut Report<'_, Self>) {
+        if !is_label(report.object.name()) {
+            report.refuse(
+                "metadata.name",
+                format_args!("is {:?}, which is no DNS label", report.object.name()),
+                names::LABEL,
+            );
         }
-        check(&mut report);
+    }
+}
+
+impl Checked for ServiceCIDR {
+    fn check(report: &mut Report<'_, Self>) {
+        report.subdomain();
     }
 }
 
 /// Collects the problems of one object.
-struct Report<'a, T> {
+pub struct Report<'a, T> {
     object: &'a Placed<T>,
     /// Set if all is told that an API server refuses.
     limits: Option<&'a Limits>,

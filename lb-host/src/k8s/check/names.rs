@@ -3,6 +3,8 @@
 /// How to write a DNS label.
 pub(super) const LABEL: &str = "use at most 63 of a-z, 0-9 and -, no - at either end";
 /// How to write a DNS subdomain.
+pub(super) const QUALIFIED: &str =
+    "use at most 63 of A-Z, a-z, 0-9, -, _ and ., behind a domain and a slash if you like";
 pub(super) const SUBDOMAIN: &str = "use DNS labels of a-z, 0-9 and - with dots between, at most 253 characters";
 /// How to name a port of a container.
 pub(super) const PORT_NAME: &str =
@@ -21,6 +23,25 @@ pub(in crate::k8s) fn is_subdomain(name: &str) -> bool {
         inside && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
     };
     name.len() <= 253 && name.split('.').all(label)
+}
+
+/// What label keys, classes and application protocols are called: a word, or a domain's word behind a slash.
+pub(super) fn is_qualified(name: &str) -> bool {
+    match name.split_once('/') {
+        Some((domain, word)) => is_subdomain(domain) && is_word(word),
+        None => is_word(name),
+    }
+}
+
+/// What a label may be worth: nothing, or a word.
+pub(super) fn is_label_value(value: &str) -> bool {
+    value.is_empty() || is_word(value)
+}
+
+fn is_word(word: &str) -> bool {
+    let ends = |end: Option<&u8>| end.is_some_and(u8::is_ascii_alphanumeric);
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    word.len() <= 63 && word.bytes().all(inside) && ends(word.as_bytes().first()) && ends(word.as_bytes().last())
 }
 
 /// RFC 6335 §5.1: what container ports, and target ports, are called.

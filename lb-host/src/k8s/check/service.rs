@@ -6,11 +6,16 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use lb_core::{Address, Family};
 
-use super::names::{LABEL, PORT_NAME, SUBDOMAIN, is_label, is_port_name, is_subdomain};
+use super::names::{
+    LABEL, PORT_NAME, QUALIFIED, SUBDOMAIN, is_label, is_label_value, is_port_name, is_qualified, is_subdomain,
+};
 use super::{Limits, PORT, Report, family_name};
 use crate::k8s::address::{lenient_address, lenient_prefix};
-use crate::k8s::service::{headless, kind};
+use crate::k8s::manifest::Placed;
+use crate::k8s::service::{RANGES_ANNOTATION, annotation, headless, kind};
 
+/// The port that kubelets serve.
+const KUBELET: i32 = 10_250;
 const SINGLE: &str = "SingleStack";
 const REQUIRE: &str = "RequireDualStack";
 
@@ -52,6 +57,12 @@ pub(super) fn service(report: &mut Report<'_, Service>) {
         }
     }
     ports(report, spec);
+    ingress(report, object);
+    for (key, value) in
+        spec.selector.iter().flatten().filter(|(key, value)| !is_qualified(key) || !is_label_value(value))
+    {
+        report.refuse("spec.selector", format_args!("has {key:?}: {value:?}, which no label can be"), QUALIFIED);
+    }
     families(report, spec);
     belongs(report, spec);
     external_name(report, spec);
@@ -69,6 +80,13 @@ fn own_cluster_ips(report: &mut Report<'_, Service>, spec: &ServiceSpec) {
         let advice = "make the two the same, or leave one out";
         report.tell("spec.clusterIPs[0]", format_args!("is {listed}, while spec.clusterIP is {first}"), advice);
     }
+    if let (None, Some(listed)) = (first, listed.first()) {
+        let message = format_args!("is {listed}, while spec.clusterIP is missing");
+        report.refuse("spec.clusterIPs[0]", message, "write it in both, or leave both out");
+    }
+    if listed.len() > 1 && listed.iter().any(|ip| ip == "None") {
+        report.refuse("spec.clusterIPs", "has None among others", "give None alone, or addresses");
+    }
     let mut families: Vec<Family> = Vec::new();
     for (index, ip) in listed.iter().enumerate().filter(|(_, ip)| *ip != "None") {
         let field = format!("spec.clusterIPs[{index}]");
@@ -78,6 +96,35 @@ fn own_cluster_ips(report: &mut Report<'_, Service>, spec: &ServiceSpec) {
             report.tell(&field, "is the second of its family", "give at most one IPv4 and one IPv6 address");
         }
         families.push(family);
+    }
+}
+
+/// What a load balancer's controller may report.
+fn ingress(report: &mut Report<'_, Service>, object: &Placed<Service>) {
+    let balancer = object.object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    for (index, entry) in balancer.iter().flat_map(|balancer| balancer.ingress.iter().flatten()).enumerate() {
+        let field = |name: &str| format!("status.loadBalancer.ingress[{index}].{name}");
+        let ip = entry.ip.as_deref().filter(|ip| !ip.is_empty());
+        if let Some(ip) = ip.filter(|ip| lenient_address(ip).is_none()) {
+            report.refuse(
+                &field("ip"),
+                format_args!("is {ip:?}, which is no IP address"),
+                "give one like 203.0.113.10",
+            );
+        }
+        match entry.ip_mode.as_deref() {
+            None | Some("VIP" | "Proxy") if ip.is_some() || entry.ip_mode.is_none() => {}
+            Some(_) if ip.is_none() => report.refuse(&field("ipMode"), "is set where there is no ip", "remove it"),
+            other => {
+                let message = format_args!("is {:?}, which is not known", other.unwrap_or_default());
+                report.refuse(&field("ipMode"), message, "give VIP or Proxy");
+            }
+        }
+        if let Some(name) = entry.hostname.as_deref().filter(|name| !name.is_empty())
+            && (!is_subdomain(name) || lenient_address(name).is_some())
+        {
+            report.refuse(&field("hostname"), format_args!("is {name:?}, which is no DNS subdomain"), SUBDOMAIN);
+        }
     }
 }
 
@@ -95,6 +142,13 @@ fn ports(report: &mut Report<'_, Service>, spec: &ServiceSpec) {
         node_port(report, &field("nodePort"), port.node_port.unwrap_or(0));
         target_port(report, &field("targetPort"), port.target_port.as_ref());
         report.protocol(&field("protocol"), port.protocol.as_deref());
+        if let Some(name) = port.app_protocol.as_deref().filter(|name| !is_qualified(name)) {
+            report.refuse(&field("appProtocol"), format_args!("is {name:?}, which is no qualified name"), QUALIFIED);
+        }
+        if port.port == KUBELET && kind(spec) == "LoadBalancer" {
+            let message = format_args!("is {KUBELET}, the kubelet's, which no load balancer may have");
+            report.refuse(&field("port"), message, "take another");
+        }
         let name = port.name.as_deref().unwrap_or_default();
         match name {
             "" if ports.len() > 1 => {
@@ -210,7 +264,13 @@ fn belongs(report: &mut Report<'_, Service>, spec: &ServiceSpec) {
     let ranges = spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty());
     let health = spec.health_check_node_port.unwrap_or(0);
     let config = spec.session_affinity_config.as_ref().is_some_and(|config| config.client_ip.is_some());
+    if let Some(class) = spec.load_balancer_class.as_deref().filter(|class| balanced && !is_qualified(class)) {
+        let message = format_args!("is {class:?}, which is no qualified name");
+        report.refuse("spec.loadBalancerClass", message, QUALIFIED);
+    }
+    let annotated = annotation(&report.object.object, RANGES_ANNOTATION);
     for (field, wrong, right) in [
+        ("metadata.annotations", annotated.is_some() && !balanced, "type LoadBalancer"),
         ("spec.loadBalancerSourceRanges", ranges && !balanced, "type LoadBalancer"),
         ("spec.loadBalancerClass", some(&spec.load_balancer_class) && !balanced, "type LoadBalancer"),
         (

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use lb_core::control::{self, resolve};
 use lb_core::rules::{Pool, VipClass};
 
-use crate::k8s::endpoint_controller::{Given, MANAGED_BY, SKIP_MIRROR, ZONE, named_port};
+use crate::k8s::endpoint_controller::{Given, MANAGED_BY, MIRRORING, SKIP_MIRROR, ZONE, named_port};
 use crate::k8s::endpoints::{self, service_key};
 use crate::k8s::manifest::{Manifests, Placed};
 use crate::k8s::place::Problem;
@@ -257,7 +257,7 @@ pub(super) fn unread(written: &Manifests, problems: &mut Vec<Problem>) {
     let sliced: BTreeSet<String> = written
         .slices
         .iter()
-        .filter(|slice| slice.label(MANAGED_BY) != Some("endpointslicemirroring-controller.k8s.io"))
+        .filter(|slice| slice.label(MANAGED_BY) != Some(MIRRORING))
         .filter_map(service_key)
         .collect();
     for endpoints in &written.endpoints {

@@ -8,13 +8,13 @@ use lb_core::Address;
 use crate::k8s::address::{lenient_address, lenient_prefix};
 use crate::k8s::manifest::Placed;
 use crate::k8s::place::Problem;
-use crate::k8s::service::{OTHER_PROXY, headless, kind};
+use crate::k8s::service::{OTHER_PROXY, PRESERVE_DESTINATION, RANGES_ANNOTATION, annotation, headless, kind};
 
 /// Linux' default `net.ipv4.ip_local_port_range`, from which clients and masquerading take source ports.
 const EPHEMERAL: std::ops::RangeInclusive<i32> = 32_768..=60_999;
 
-/// Cloud providers read it; proxies do not (SEMANTICS §8.6).
-const RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+/// What `service.kubernetes.io/topology-mode` was called before.
+const OLD_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 
 pub(super) fn service(service: &Placed<Service>, problems: &mut Vec<Problem>) {
     let mut tell = |field: &str, message: &str, advice: &str| problems.push(service.problem(field, message, advice));
@@ -120,10 +120,19 @@ fn outside(service: &Placed<Service>, spec: &ServiceSpec, tell: &mut impl FnMut(
             tell(field, &message, "give blocks of both families");
         }
     }
-    let annotations = service.object.metadata.annotations.as_ref();
-    if annotations.is_some_and(|all| all.contains_key(RANGES_ANNOTATION)) {
-        let message = format!("has {RANGES_ANNOTATION}, which nodes do not read (§8.6)");
-        tell("metadata.annotations", &message, "use spec.loadBalancerSourceRanges");
+    annotations(&service.object, tell);
+}
+
+/// Annotations that are read by fewer than one may think.
+fn annotations(service: &Service, tell: &mut impl FnMut(&str, &str, &str)) {
+    for (key, why, advice) in [
+        (RANGES_ANNOTATION, "which nodes do not read (§8.6)", "use spec.loadBalancerSourceRanges"),
+        (OLD_HINTS, "the deprecated name of topology-mode, under which it is not read here (§18.11)", "rename it"),
+        (PRESERVE_DESTINATION, "which only Windows nodes heed (§14.4)", "keep it for Services that those serve"),
+    ] {
+        if annotation(service, key).is_some() {
+            tell("metadata.annotations", &format!("has {key}, {why}"), advice);
+        }
     }
 }
 

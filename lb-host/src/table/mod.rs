@@ -1,8 +1,12 @@
-//! Columns as kubectl aligns them.
+//! Columns as kubectl aligns them, and objects as it prints them.
+
+mod rows;
 
 use std::io::{self, Write};
 
 use tabwriter::TabWriter;
+
+pub use rows::{Row, write_objects};
 
 /// What stands for a value that there is none of.
 pub const NONE: &str = "<none>";
