@@ -291,11 +291,16 @@ fn large_segments_and_unfinished_checksums_go_through() {
             &["-c", "203.0.113.10", "-p", "80", "-u", "-b", "20M", "-l", "20000"],
         ] {
             let is_tcp = !arguments.contains(&"-u");
-            let mut command = lab.command("client", "iperf3");
             let amount = if is_tcp { "32M" } else { "4M" };
-            let output = command.args(arguments).args(["-n", amount, "-J"]).output().expect("iperf3");
-            let printed = text(output).unwrap_or_else(|error| panic!("{what}: iperf3 {arguments:?}: {error}"));
-            let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+            let mut report = serde_json::Value::Null;
+            // Between two tests its server needs a moment.
+            until("iperf3's server", || {
+                let mut command = lab.command("client", "iperf3");
+                let output = command.args(arguments).args(["-n", amount, "-J"]).output().expect("iperf3");
+                report = serde_json::from_slice(&output.stdout).expect("JSON");
+                !report["error"].as_str().is_some_and(|error| error.contains("busy"))
+            });
+            assert_eq!(report["error"], serde_json::Value::Null, "{what}: iperf3 {arguments:?}");
             let number = |sum: &str, what: &str| report["end"][sum][what].as_f64().unwrap_or(0.0);
             // A receiver stops to count when the sender is done, which may be some megabytes ahead.
             let good = match is_tcp {
