@@ -36,6 +36,7 @@ mod events;
 mod fabric;
 pub mod kubectl;
 pub mod kubelet;
+pub mod kubernetes;
 mod link;
 mod load_balancer;
 mod machine;
@@ -162,6 +163,8 @@ pub struct Cluster {
     trace: Option<Trace>,
     losses: Losses,
     failures: Vec<EngineError>,
+    /// How many machines of each name there were.
+    names: BTreeMap<String, u64>,
 }
 
 impl Cluster {
@@ -191,6 +194,7 @@ impl Cluster {
             trace: None,
             losses: Losses::default(),
             failures: Vec::new(),
+            names: BTreeMap::new(),
             chance,
         };
         cluster.schedule(Station::Gateway, "gateway");
@@ -456,20 +460,33 @@ impl Cluster {
     /// Lets things happen until `condition` holds, but nothing after `limit`. Whether it holds.
     pub fn run_until_holds(&mut self, limit: Instant, mut condition: impl FnMut(&Self) -> bool) -> bool {
         loop {
-            while let Some(id) = self.due.pop_first() {
-                self.turn(id);
-            }
+            self.take_turns();
             if condition(self) {
                 return true;
             }
-            if self.events.next_time().is_none_or(|next| next > limit) {
+            if !self.step(limit) {
                 return false;
             }
-            if let Some((time, event)) = self.events.next() {
-                self.now = time;
-                self.happen(event);
-            }
         }
+    }
+
+    /// Lets machines that something happened to do what they can.
+    fn take_turns(&mut self) {
+        while let Some(id) = self.due.pop_first() {
+            self.turn(id);
+        }
+    }
+
+    /// Lets the next thing happen, unless it is after `limit`. Whether anything did.
+    fn step(&mut self, limit: Instant) -> bool {
+        if self.events.next_time().is_none_or(|next| next > limit) {
+            return false;
+        }
+        if let Some((time, event)) = self.events.next() {
+            self.now = time;
+            self.happen(event);
+        }
+        true
     }
 
     fn schedule(&mut self, station: Station, name: &str) {
@@ -488,7 +505,13 @@ impl Cluster {
 
     fn enter(&mut self, name: &str, place: Place, addresses: &[Address], link: Link) -> MachineId {
         let id = MachineId(self.machines.len());
-        let chance = self.chance.named(name);
+        let count = self.names.entry(name.to_owned()).or_default();
+        // One that comes back draws other numbers than before.
+        let chance = match *count {
+            0 => self.chance.named(name),
+            again => self.chance.named(name).named(&again.to_string()),
+        };
+        *count += 1;
         let host = Host::with_mtu(addresses, link.mtu, chance.named("host").draw());
         let cable = Cable::new(link, chance.named("cable"));
         self.machines.push(Some(Machine::new(name.to_owned(), place, host, cable)));
