@@ -526,7 +526,10 @@ impl Cluster {
         let id = MachineId(self.machines.len());
         let count = self.names.entry(name.to_owned()).or_default();
         // One that comes back draws other numbers than before.
-        let chance = self.chance.named(name).named(&count.to_string());
+        let chance = match *count {
+            0 => self.chance.named(name),
+            again => self.chance.named(name).named(&again.to_string()),
+        };
         *count += 1;
         let host = Host::with_mtu(addresses, link.mtu, chance.named("host").draw());
         let cable = Cable::new(link, chance.named("cable"));

@@ -70,14 +70,10 @@ impl State {
         let is_current =
             |pod: &Pod| pod.metadata.annotations.as_ref().and_then(|all| all.get(REVISION)) == Some(&revision);
         let (current, old): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| is_current(&pod.object));
-        let mut total = pods.len();
         let limit = if old.is_empty() { replicas } else { replicas + surge };
-        for _ in current.len()..replicas {
-            if total >= limit {
-                break;
-            }
+        let missing = replicas.saturating_sub(current.len()).min(limit.saturating_sub(pods.len()));
+        for _ in 0..missing {
             self.made += 1;
-            total += 1;
             // Its name is its own; a template that is not as it may be makes no Pod.
             let _ = api.create(now, self.pod(&spec.template, &revision));
         }

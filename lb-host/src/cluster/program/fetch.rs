@@ -112,7 +112,7 @@ pub struct Fetch {
 
 enum Stage {
     Resolving { started: Instant },
-    Asking { started: Instant, to: Socket, client: HttpClient, taken: usize },
+    Asking { started: Instant, to: Socket, client: Box<HttpClient>, taken: usize },
 }
 
 impl Fetch {
@@ -194,7 +194,7 @@ impl Fetch {
         if self.keep_alive {
             client = client.keep_alive().times(1 + std::mem::take(&mut self.left), self.interval);
         }
-        self.stage = Some(Stage::Asking { started, to, client, taken: 0 });
+        self.stage = Some(Stage::Asking { started, to, client: client.into(), taken: 0 });
     }
 
     fn resolved(&mut self, started: Instant, now: Instant, outcome: &Outcome) {
@@ -265,7 +265,7 @@ impl Program for Fetch {
             resolver.end(host);
         }
         if let Some(Stage::Asking { mut client, .. }) = self.stage.take() {
-            Program::end(&mut client, host);
+            Program::end(client.as_mut(), host);
         }
     }
 }
