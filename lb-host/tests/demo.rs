@@ -75,7 +75,7 @@ fn what_is_shown_is_of_one_piece() {
     let (cluster_ip, node_port) = (row[2], row[4].split([':', '/']).nth(1).unwrap());
     let last = text.match_indices("$ kubectl get service example ").nth(1).unwrap().0;
     let services = after(&text[last..], "$ kubectl get service example ");
-    let external = columns(services[1])[3].split(',').next().unwrap();
+    let external = columns(services[1])[3].split(',').find(|ip| ip.contains('.')).unwrap();
     let endpoints = after(&text, "$ kubectl get endpoints example ");
     let endpoints: BTreeSet<&str> = columns(endpoints[1])[1].split(',').collect();
     assert_eq!(endpoints.len(), 3);
@@ -105,6 +105,15 @@ fn what_is_shown_is_of_one_piece() {
     assert_eq!(ends(ladder[1]), (client.clone(), node));
     let home = ladder.iter().rfind(|line| line.contains("load-balancer")).unwrap();
     assert_eq!(ends(home), (dialled, client), "{ladder:#?}");
+}
+
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let readme = include_str!("../../README.md");
+    let shown = readme.split_once("```text\n").unwrap().1.split_once("```").unwrap().0;
+    let (text, _) = told(0, None, Physics::default());
+    let text: Vec<&str> = text.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
+    assert!(text.join("\n").contains(shown.trim_end()), "not what seed 0 prints:\n{shown}");
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Ledger {
     }
 }
 
-/// Words in one, as a shell has it: `worker-{1,2}`, and those of another beginning behind a comma.
+/// Words in one, as a shell has it: `worker-{1,2}`, and those of another beginning after a comma.
 fn braces(words: &BTreeSet<String>) -> String {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     for word in words {
@@ -96,7 +96,7 @@ fn braces(words: &BTreeSet<String>) -> String {
         [first, .., last] if follow(ends) => format!("{begins}{{{first}..{last}}}"),
         ends => format!("{begins}{{{}}}", ends.join(",")),
     });
-    if groups.is_empty() { "-".to_owned() } else { told.collect::<Vec<_>>().join(", ") }
+    if groups.is_empty() { "-".to_owned() } else { told.collect::<Vec<_>>().join(",") }
 }
 
 /// Whether these are three numbers or more, one after the other.
@@ -114,11 +114,11 @@ mod tests {
         for (words, expected) in [
             (&[][..], "-"),
             (&["worker-1"], "worker-1"),
-            (&["worker-1", "load-balancer", "worker-3"], "load-balancer, worker-{1,3}"),
+            (&["worker-1", "load-balancer", "worker-3"], "load-balancer,worker-{1,3}"),
             (&["192.0.2.11", "192.0.2.12"], "192.0.2.{11,12}"),
             (&["alpha-1-1", "alpha-1-2", "alpha-1-3"], "alpha-1-{1..3}"),
             (&["alpha-1-1", "alpha-1-2", "alpha-1-4"], "alpha-1-{1,2,4}"),
-            (&["a", "b"], "a, b"),
+            (&["a", "b"], "a,b"),
         ] {
             assert_eq!(braces(&words.iter().map(ToString::to_string).collect()), expected);
         }
