@@ -41,6 +41,7 @@ mod link;
 mod load_balancer;
 mod machine;
 mod packet;
+mod passage;
 pub mod program;
 mod router;
 mod streak;
@@ -74,6 +75,7 @@ pub use addresses::{LOAD_BALANCERS, OUTSIDE, PODS, SERVICES, settings};
 pub use engine::{Change, EngineError};
 pub use link::Link;
 pub use machine::MachineId;
+pub use passage::Passage;
 
 /// The cables of a box, and how quick its nodes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -449,6 +451,23 @@ impl Cluster {
     /// The capture can't be ended.
     pub fn capture(&mut self) -> io::Result<Vec<u8>> {
         self.trace.take().map_or(Ok(Vec::new()), Trace::finish)
+    }
+
+    /// Keeps every packet's way through every router from now on, for [`passages`](Self::passages), until the capture ends.
+    ///
+    /// # Errors
+    /// There is no capture yet, and it can't be begun.
+    pub fn witness(&mut self) -> io::Result<()> {
+        if self.trace.is_none() {
+            self.record()?;
+        }
+        self.trace.iter_mut().for_each(Trace::witness);
+        Ok(())
+    }
+
+    /// What routers did since this was last asked for, in order; nothing unless [`witness`](Self::witness) was called.
+    pub fn passages(&mut self) -> Vec<Passage> {
+        self.trace.as_mut().map(Trace::take_passages).unwrap_or_default()
     }
 
     /// Lets everything happen that does until `time`.

@@ -70,6 +70,7 @@ impl Router {
                 if leaves && rewritten {
                     trace.outbound(now, interface, &packet, &story);
                 }
+                trace.passage(now, interface, &self.engine, verdict, &before, leaves.then_some(&packet));
             }
             match verdict {
                 Verdict::Accept => out.push(Out::Deliver(packet)),
