@@ -64,7 +64,10 @@ fn what_is_wrong_is_told_by_its_place() {
         ("  timeline:\n  - {at: 3s, expect: [{outcome: ok}]}\n", "x.yaml:6:23: it is not clear what this is about"),
         ("  timeline:\n  - {at: 1s, roll: default/web}\n", "x.yaml:6:5: there is no Deployment default/web"),
         ("  objects: [{kind: Servise, apiVersion: v1}]\n  timeline: []\n", "x.yaml:5:20: kind Servise"),
-        ("  timeline:\n  - {at: 1s, expect: [{requests: y}]}\n", "x.yaml:6:23: [iptables V4] there is no traffic called y"),
+        (
+            "  timeline:\n  - {at: 1s, expect: [{requests: shop}]}\n",
+            "x.yaml:6:23: [iptables V4] there is no traffic called shop",
+        ),
     ] {
         let document = Document::parse("x.yaml", &format!("{head}{spec}")).unwrap().remove(0);
         let told = match Scenario::of(&document).and_then(|it| it.play(it.modes[0], it.families[0], 1)) {

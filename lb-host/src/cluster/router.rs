@@ -78,9 +78,9 @@ impl Router {
             let (verdict, releases) = self.engine.process(now, origin, &mut packet);
             self.judged += 1;
             if let (Some(births), Some(known), Verdict::Forward { flow, .. }) = (&mut self.births, known, verdict) {
-                let born = self.engine.with(|balancer| {
-                    balancer.flow(flow).filter(|_| balancer.counters().flows_created > known)
-                });
+                let born = self
+                    .engine
+                    .with(|balancer| balancer.flow(flow).filter(|_| balancer.counters().flows_created > known));
                 births.extend(born.map(|flow| Birth { time: now, flow }));
             }
             if let (Some(trace), Some(before), Some(interface)) = (trace.as_mut(), before, self.interface.as_mut()) {

@@ -41,10 +41,8 @@ fn promises_hold_whatever_comes_and_goes() {
 
 #[test]
 fn a_seed_is_a_capture() {
-    let seeds: Vec<u64> = number("SEED").map_or_else(
-        || (0..number("SEEDS").unwrap_or(1)).step_by(20).collect(),
-        |seed| vec![seed],
-    );
+    let seeds: Vec<u64> =
+        number("SEED").map_or_else(|| (0..number("SEEDS").unwrap_or(1)).step_by(20).collect(), |seed| vec![seed]);
     for seed in seeds {
         let first = run(seed, true).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
         assert!(first.len() > 100_000, "seed {seed}: {} bytes", first.len());

@@ -136,7 +136,9 @@ fn endpoints(key: &str, port: &str, slices: &BTreeMap<String, &EndpointSlice>) -
         for number in numbers.filter_map(|one| u16::try_from(one.port?).ok()) {
             for one in slice.endpoints.iter().flatten() {
                 let conditions = one.conditions.clone().unwrap_or_default();
-                let Some(address) = one.addresses.first().and_then(|address| lenient_address(address)) else { continue };
+                let Some(address) = one.addresses.first().and_then(|address| lenient_address(address)) else {
+                    continue;
+                };
                 endpoints.push(Endpoint {
                     at: (address, number),
                     node: one.node_name.clone().unwrap_or_default(),

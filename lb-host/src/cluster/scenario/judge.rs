@@ -57,9 +57,13 @@ impl Stage<'_> {
         match self.traffic.get(name) {
             None => vec![format!("there is no traffic called {name}")],
             Some((_, Traffic::Transfer(id))) => {
-                let outcome = self.kubernetes.world().program(*id).and_then(|client| client.outcome());
+                let client = self.kubernetes.world().program(*id);
+                let (outcome, progress) = client.map_or((None, (0, 0)), |client| (client.outcome(), client.progress()));
                 let exact = outcome.is_some_and(|outcome| outcome.exact && outcome.error.is_none());
-                (!exact).then(|| format!("{name} came to {outcome:?}")).into_iter().collect()
+                (!exact)
+                    .then(|| format!("{name} came to {outcome:?}; sent and received {progress:?}"))
+                    .into_iter()
+                    .collect()
             }
             Some((_, Traffic::Lookups(id))) => {
                 let lookups = self.kubernetes.world().program(*id).map_or(&[][..], |client| client.lookups());

@@ -95,9 +95,11 @@ impl Scenario {
         if written.spec.modes.is_none() {
             modes = Mode::ALL.to_vec();
         }
-        let families = written.spec.families.clone().map_or(vec![Family::V4, Family::V6], |families| {
-            families.into_iter().map(Family::from).collect()
-        });
+        let families = written
+            .spec
+            .families
+            .clone()
+            .map_or(vec![Family::V4, Family::V6], |families| families.into_iter().map(Family::from).collect());
         problems.extend(written.spec.check(document));
         if !problems.is_empty() {
             return Err(Problems(problems));

@@ -278,8 +278,16 @@ impl Spec {
 
 impl Step {
     fn things(&self) -> usize {
-        let names =
-            [&self.ready, &self.unready, &self.crash, &self.roll, &self.power_off, &self.power_on, &self.cut, &self.mend];
+        let names = [
+            &self.ready,
+            &self.unready,
+            &self.crash,
+            &self.roll,
+            &self.power_off,
+            &self.power_on,
+            &self.cut,
+            &self.mend,
+        ];
         let others = [
             self.stop.is_some(),
             self.apply.is_some(),
