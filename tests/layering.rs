@@ -79,6 +79,9 @@ const HOST_NEVER: &[(&str, &[&str])] = &[
     ("table", &["cluster", "device", "host"]),
     // The userspace proxy is a program on such a stack; of a cluster it knows what the control plane does.
     ("proxy", &["cluster", "device", "dns", "k8s", "replay"]),
+    // The live data plane is the real world's: nothing in memory stands for any of it.
+    ("run", &["chance", "cluster", "diff", "dns", "explain", "host", "proxy", "replay", "routing_test"]),
+    ("metrics", &["cluster", "device", "host", "k8s", "proxy"]),
 ];
 
 /// Crates that lb-core never names.
@@ -493,6 +496,8 @@ fn planted_violations_are_caught() {
         ("lb-host/src/dns/server.rs",    "use crate::host::Host;",                                Some("`dns` may not import `host`")),
         ("lb-host/src/replay.rs",        "use crate::k8s::Manifest; use std::vec::Vec;",          None),
         ("lb-host/src/replay.rs",        "use crate::cli::Table;",                                Some("`replay` may not import `cli`")),
+        ("lb-host/src/run/worker.rs",    "use crate::device::Device; use crate::k8s::Problems;",   None),
+        ("lb-host/src/run/worker.rs",    "use crate::host::Host;",                                Some("`run` may not import `host`")),
         ("lb-host/src/k8s/check.rs",     "use crate::cluster::api::Api;",                         Some("`k8s` may not import `cluster`")),
         ("lb-host/src/cli/mod.rs",       "use super::replay; use crate::cli::table;",             None),
         ("lb-host/src/main.rs",          "use lb_host::cli; fn main() { let _ = std::time::SystemTime::now(); }", None),

@@ -23,6 +23,7 @@ mod lint;
 mod man;
 mod replay;
 mod rules;
+mod run;
 mod test;
 
 /// Kubernetes service routing explained, tested and replayed, without a cluster.
@@ -46,6 +47,7 @@ enum Command {
     Completions(completions::Completions),
     Man(man::Man),
     Replay(replay::Replay),
+    Run(run::Run),
     Test(test::Test),
 }
 
@@ -62,6 +64,7 @@ impl Command {
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
             Self::Replay(replay) => replay.run(out),
+            Self::Run(run) => run.run(),
             Self::Test(test) => test.run(out),
         }
     }
