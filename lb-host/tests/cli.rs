@@ -91,6 +91,47 @@ fn cells_are_filled_as_kubectl_fills_them() {
 }
 
 #[test]
+fn json_objects_may_follow_each_other() {
+    let service = |name: &str, port: &str| {
+        format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{{\"name\":\"{name}\"}},\"spec\":{{\"ports\":[{{\"port\":{port}}}]}}}}"
+        )
+    };
+    let (a, b) = (service("a", "80"), service("b", "8e1"));
+    for between in ["", " ", "\n", "\n\n  ", "\n---\n"] {
+        let names = output("get services -f - -o name", &format!("{a}{between}{b}\n"));
+        assert_eq!(names, "service/a\nservice/b\n", "{between:?}");
+    }
+    // Places count from where the file begins.
+    let bad = service("c", "true");
+    let column = bad.find("true").expect("there") + 1;
+    for (text, place) in [
+        (format!("{a}{bad}"), format!("-:1:{}: ", a.len() + column)),
+        (format!("{a}\n{bad}"), format!("-:2:{column}: ")),
+        (format!("{a}\n\n {bad}"), format!("-:3:{}: ", column + 1)),
+        (format!("{a}\n{b}\n{{\n{}", &bad[1..]), format!("-:4:{}: ", column - 1)),
+    ] {
+        let assert = lb("get services -f -").write_stdin(text).assert().code(2).stdout("");
+        let error = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        assert!(error.starts_with(&format!("error: {place}")), "{error} is not at {place}");
+    }
+}
+
+#[test]
+fn whole_numbers_are_ports_however_they_are_written() {
+    for port in ["80", "80.0", "8e1", "080", "0x50", "0o120", "+80"] {
+        let service =
+            format!("{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{ports: [{{port: {port}}}]}}}}");
+        assert!(output("get services -f -", &service).contains(" 80/TCP "), "{port}");
+    }
+    for port in ["80.5", "8e30", "'80'", ".nan", ".inf", "9007199254740993.0"] {
+        let service =
+            format!("{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{ports: [{{port: {port}}}]}}}}");
+        lb("get services -f -").write_stdin(service).assert().code(2).stdout("");
+    }
+}
+
+#[test]
 fn trouble_is_told_on_stderr_with_exit_code_2() {
     let foo = "apiVersion: v1\nkind: Foo\n";
     for (arguments, input, expected) in [
