@@ -44,6 +44,7 @@ mod packet;
 mod passage;
 pub mod program;
 mod router;
+pub mod scenario;
 mod streak;
 mod trace;
 mod traffic;
@@ -76,6 +77,7 @@ pub use engine::{Change, EngineError};
 pub use link::Link;
 pub use machine::MachineId;
 pub use passage::Passage;
+pub use router::Birth;
 
 /// The cables of a box, and how quick its nodes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -407,6 +409,17 @@ impl Cluster {
     /// What a node's engine has counted; `None` if it is no node.
     pub fn counters(&self, node: MachineId) -> Option<Counters> {
         self.routers.get(&Station::Machine(node)).map(|router| router.engine.counters())
+    }
+
+    /// How many packets a node's engine was asked about; `None` if it is no node.
+    pub fn judged(&self, node: MachineId) -> Option<u64> {
+        self.routers.get(&Station::Machine(node)).map(|router| router.judged)
+    }
+
+    /// The flows that began at a node since it was last asked; the first time it begins to take note.
+    pub fn births(&mut self, node: MachineId) -> Vec<Birth> {
+        let router = self.routers.get_mut(&Station::Machine(node));
+        router.and_then(|router| router.births.replace(Vec::new())).unwrap_or_default()
     }
 
     /// A node's proxy; `None` if it is in no userspace mode.
