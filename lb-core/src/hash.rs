@@ -26,12 +26,12 @@ impl Key {
         let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
         let rest = u32::from(tuple.protocol.0) << 16 | u32::from(tuple.zone);
         if tuple.source.is_v4() {
-            hasher.write_u64(u64::from(tuple.source.v4_bits()) << 32 | u64::from(tuple.destination.v4_bits()));
+            word(&mut hasher, u64::from(tuple.source.v4_bits()) << 32 | u64::from(tuple.destination.v4_bits()));
         } else {
             hasher.write(&tuple.source.octets());
             hasher.write(&tuple.destination.octets());
         }
-        hasher.write_u64(u64::from(ports) << 32 | u64::from(rest));
+        word(&mut hasher, u64::from(ports) << 32 | u64::from(rest));
         hasher.finish()
     }
 
@@ -39,10 +39,10 @@ impl Key {
     pub(crate) fn datagram(&self, tuple: &Tuple, identification: u32) -> u64 {
         let mut hasher = self.keyed;
         // Longer than any flow key, so that the two never feed the same bytes.
-        hasher.write_u64(u64::from(identification));
+        word(&mut hasher, u64::from(identification));
         hasher.write(&tuple.source.octets());
         hasher.write(&tuple.destination.octets());
-        hasher.write_u64(u64::from(tuple.protocol.0) << 16 | u64::from(tuple.zone));
+        word(&mut hasher, u64::from(tuple.protocol.0) << 16 | u64::from(tuple.zone));
         hasher.finish()
     }
 
@@ -50,7 +50,7 @@ impl Key {
     pub(crate) fn address(&self, address: Address, number: u64) -> u64 {
         let mut hasher = self.keyed;
         hasher.write(&address.octets());
-        hasher.write_u64(number);
+        word(&mut hasher, number);
         hasher.finish()
     }
 
@@ -60,4 +60,9 @@ impl Key {
         hasher.write(bytes);
         hasher.finish()
     }
+}
+
+/// Feeds a number's bytes, the lowest first on every machine: `Hasher::write_u64` feeds them as they lie in memory.
+fn word(hasher: &mut SipHasher13, number: u64) {
+    hasher.write_u64(number.to_le());
 }

@@ -65,7 +65,8 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
             return Decision { fate: self.unmatched(&node, tuple, source), ..Decision::pass(source) };
         };
         let local = segment.is_local(class);
-        let row = node.row(tuple.destination.family(), class, source.kind, local);
+        let (way, kind) = way_in(node.address(tuple.destination), class, source.kind);
+        let row = node.row(tuple.destination.family(), way, kind, local);
         let mut fate = fate(&node, &segment, class, tuple, row);
         if matches!(fate, Fate::Reject(_) | Fate::Pass) && is_guarded(&node, tuple.destination, source) {
             fate = Fate::Drop(DropReason::LoopbackGuard);
@@ -95,7 +96,8 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         }
         let (slot, segment) = self.node_port_owner(tuple)?;
         // §6.9: on an address where node ports are not open, only their want of endpoints shows.
-        let shown = facts & node::address::NODE_PORTS != 0 || !segment.has_any();
+        let pool = if segment.is_local(VipClass::NodePort) { Pool::Local } else { Pool::Cluster };
+        let shown = facts & node::address::NODE_PORTS != 0 || segment.pool_size(pool) == 0;
         shown.then_some((slot, segment, VipClass::NodePort))
     }
 
@@ -167,6 +169,18 @@ fn source(node: &NodeRules<'_>, address: Address, origin: Origin) -> Source {
         (false, false) => SourceKind::Outside,
     };
     Source { kind, loopback }
+}
+
+/// As what class of traffic, and from whom, the rules see a packet to one of the node's addresses, of these facts.
+fn way_in(facts: u8, class: VipClass, kind: SourceKind) -> (VipClass, SourceKind) {
+    let open = facts & node::address::NODE_PORTS != 0;
+    match class {
+        // §6.9: where node ports are not open, no chain takes a packet past a Local policy (§7.4).
+        VipClass::NodePort if !open => (class, SourceKind::Outside),
+        // §6.8: what the node sends to itself comes in again, past what looks at what comes in.
+        VipClass::ExternalIp | VipClass::LoadBalancer if facts & node::address::OWN != 0 => (VipClass::NodePort, kind),
+        _ => (class, kind),
+    }
 }
 
 /// While node ports are open on loopback, only loopback may send there. What a node port's rule translates on the way has

@@ -60,7 +60,7 @@ pub(crate) mod address {
     pub(crate) const OWN: u8 = 1;
     /// Node ports are open on it.
     pub(crate) const NODE_PORTS: u8 = 2;
-    /// Node ports without an endpoint are rejected on it (SEMANTICS §6.9).
+    /// Node ports without an endpoint are rejected or dropped on it (SEMANTICS §6.9).
     pub(crate) const REJECTS: u8 = 4;
 }
 
