@@ -20,7 +20,7 @@ fn image() -> Vec<u8> {
 }
 
 /// Connections of both families and transports, from pods and from outside, with the replies of whichever backend was
-/// chosen; refusals, strangers, pings, and bytes cut short.
+/// chosen; refusals, strangers, datagrams in pieces, pings, and bytes cut short.
 fn traffic() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for client in 1..24 {
@@ -44,6 +44,16 @@ fn traffic() -> Vec<Vec<u8>> {
         for (kind, from, to) in packets {
             all.push(frames::frame(kind, &from, to));
             all.push(frames::frame(kind, &cluster::twins(&from), &cluster::twins(to)));
+        }
+        // Of no flow yet, in three pieces, and a second such datagram.
+        let asks = format!("10.244.2.{}:50000", 100 + client);
+        for (asks, vip) in
+            [(asks.clone(), "10.96.0.10:53".into()), (cluster::twins(&asks), cluster::twins("10.96.0.10:53"))]
+        {
+            let whole = frames::frame_with("udp", &asks, &vip, &[client as u8; 120]);
+            for identification in [client as u32, client as u32 + 100] {
+                all.extend(frames::fragments(&whole, &[40, 80], identification));
+            }
         }
         all.push(frames::ping("203.0.113.1", "10.96.0.10"));
         let whole = frames::frame("udp", &outside, "10.96.0.10:53");

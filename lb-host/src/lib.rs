@@ -5,6 +5,7 @@ pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod demo;
 pub mod device;
 pub mod dialled;
 pub mod diff;

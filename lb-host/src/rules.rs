@@ -22,6 +22,21 @@ pub struct Following {
     slices: BTreeMap<Label, Slice>,
 }
 
+/// What became of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A service came or changed.
+    Service(Service),
+    /// The service of this name went.
+    NoService(Label),
+    /// A slice came or changed.
+    Slice(Slice),
+    /// The slice of this name went.
+    NoSlice(Label),
+    /// The node changed.
+    Node(Node),
+}
+
 /// How many objects came, went or changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -52,6 +67,37 @@ impl Following {
         slices.values().for_each(|slice| self.control.put_slice(slice.clone()));
         (self.services, self.slices) = (services, slices);
         changes
+    }
+
+    /// Tells the control plane what became of some objects, at the cost of those.
+    pub fn follow(&mut self, changes: Vec<Change>) -> Changes {
+        let mut count = Changes::default();
+        for change in changes {
+            match change {
+                Change::Service(service) => {
+                    count.services += 1;
+                    self.services.insert(service.name.clone(), service.clone());
+                    self.control.put_service(service);
+                }
+                Change::NoService(name) => {
+                    count.services += 1;
+                    self.services.remove(&name);
+                    self.control.remove_service(&name);
+                }
+                Change::Slice(slice) => {
+                    count.slices += 1;
+                    self.slices.insert(slice.name.clone(), slice.clone());
+                    self.control.put_slice(slice);
+                }
+                Change::NoSlice(name) => {
+                    count.slices += 1;
+                    self.slices.remove(&name);
+                    self.control.remove_slice(&name);
+                }
+                Change::Node(node) => self.control.put_node(node),
+            }
+        }
+        count
     }
 
     /// The services in force, by name.

@@ -69,6 +69,16 @@ fn wide_tells_the_backends_and_the_node() {
 }
 
 #[test]
+fn the_image_that_firmware_embeds_is_what_lb_compiles() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../lb-core/tests/golden");
+    let manifest = std::fs::read_to_string(format!("{golden}/cluster.yaml")).expect("the manifest");
+    let command = manifest.lines().find_map(|line| line.strip_prefix("#   lb ")).expect("a command in its head");
+    let compile = command.strip_suffix(" -o rules.image").expect(command);
+    let (image, _) = compiled(&compile.replace("cluster.yaml", &format!("{golden}/cluster.yaml")));
+    assert!(image == std::fs::read(format!("{golden}/rules.image")).expect("the image"), "lb {command}");
+}
+
+#[test]
 fn an_image_says_what_its_objects_do() {
     for arguments in
         ["-f seed --node worker-1", "-f services.yaml --node n --scheduler maglev", "-f seed --node worker-2"]

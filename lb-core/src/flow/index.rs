@@ -140,7 +140,7 @@ impl<'m> Index<'m> {
         let second = self.other(first, tag);
         self.put(first, tag, name)
             || self.put(second, tag, name)
-            || ((self.make_way(first, 2) || self.make_way(second, 2))
+            || ((self.make_way(first) || self.make_way(second))
                 && (self.put(first, tag, name) || self.put(second, tag, name)))
     }
 
@@ -154,7 +154,13 @@ impl<'m> Index<'m> {
     /// Moves one key of a full bucket to its other bucket, where a key may first have to be moved in the
     /// same way. At the rated load one step alone finds no way for one key in some millions, and then the
     /// flow could not begin until a neighbour ends; two try 128 ways more.
-    fn make_way(&mut self, at: usize, steps: u32) -> bool {
+    fn make_way(&mut self, at: usize) -> bool {
+        self.move_one(at, |index, other| index.move_one(other, |_, _| false))
+    }
+
+    /// Moves one key of a bucket to its other bucket; `make_way` is asked for room where that is full. Each step is a
+    /// function of its own, so that none calls itself.
+    fn move_one(&mut self, at: usize, make_way: impl Fn(&mut Self, usize) -> bool) -> bool {
         let Some(&bucket) = self.buckets.get(at) else { return false };
         for (way, &name) in bucket.names.iter().enumerate() {
             let tag = bucket.tag(way);
@@ -162,8 +168,7 @@ impl<'m> Index<'m> {
             if other == at {
                 continue;
             }
-            let moved = self.put(other, tag, Name(name))
-                || (steps > 1 && self.make_way(other, steps - 1) && self.put(other, tag, Name(name)));
+            let moved = self.put(other, tag, Name(name)) || (make_way(self, other) && self.put(other, tag, Name(name)));
             if moved {
                 if let Some(bucket) = self.buckets.get_mut(at) {
                     bucket.set(way, 0, Name(0));

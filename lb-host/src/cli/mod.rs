@@ -13,6 +13,7 @@ use crate::k8s::Problems;
 pub mod args;
 mod compile;
 mod completions;
+mod demo;
 mod diff;
 mod dig;
 mod dns;
@@ -37,6 +38,7 @@ struct Cli {
 /// A new subcommand is a line here, and a line in [`Command::run`].
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Get(get::Get),
     Explain(explain::Explain),
     Diff(diff::Diff),
@@ -54,6 +56,7 @@ enum Command {
 impl Command {
     fn run(self, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         match self {
+            Self::Demo(demo) => demo.run(out),
             Self::Get(get) => get.run(out),
             Self::Explain(explain) => explain.run(out),
             Self::Diff(diff) => diff.run(out),

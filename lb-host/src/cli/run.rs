@@ -13,7 +13,7 @@ use super::args::{self, NodeArgs, ObjectArgs, RULE_FLAGS};
 use crate::clock;
 use crate::device::Name;
 use crate::k8s::node::is_eligible;
-use crate::run::{self, Objects, Options};
+use crate::run::{self, Files, Objects, Options, Origin};
 
 /// Forward live traffic: the data plane of a node
 ///
@@ -34,6 +34,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "FILE", conflicts_with = "filenames", conflicts_with_all = RULE_FLAGS)]
     image: Option<PathBuf>,
     #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
     node: NodeArgs,
     /// Where to answer /metrics, /healthz and /livez, like 127.0.0.1:10249
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -50,6 +52,19 @@ pub(super) struct Run {
     /// How to log to standard error
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+}
+
+/// Where objects come from, if not from files.
+#[derive(Debug, Args)]
+struct SourceArgs {
+    /// Objects from the API server that this leads to, in place of -f; needs --node
+    #[cfg(feature = "watch")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filenames", "image"], requires = "node")]
+    kubeconfig: Option<PathBuf>,
+    /// Objects from the API server of the cluster that this runs in; needs --node
+    #[cfg(feature = "watch")]
+    #[arg(long, conflicts_with_all = ["filenames", "image", "kubeconfig"], requires = "node")]
+    in_cluster: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -69,23 +84,15 @@ impl Run {
             Some(key) => key,
             None => clock::random().context("a key")?,
         };
-        let mut watched: Vec<PathBuf> = self.objects.filenames.clone();
-        watched.extend(self.image.clone());
-        watched.extend(self.node.config.clone());
-        let (objects, node, image) = (self.objects, self.node, self.image);
-        let read = move || match &image {
-            Some(path) => Ok(Objects::Image(args::image(path)?)),
-            None => read(&objects, &node),
-        };
+        let Self { devices, flows, metrics, log, flow_file, .. } = self;
         run::run(Options {
-            devices: self.devices,
-            read: Box::new(read),
-            watched,
+            devices,
+            origin: self.source.origin(self.objects, self.image, self.node)?,
             config: Config::new(key, seed),
-            flows: self.flows,
-            metrics: self.metrics,
-            log: self.log,
-            flow_file: self.flow_file,
+            flows,
+            metrics,
+            log,
+            flow_file,
         })?;
         Ok(Outcome::Fine)
     }
@@ -96,6 +103,52 @@ fn read(objects: &ObjectArgs, node: &NodeArgs) -> anyhow::Result<Objects> {
     let own = cluster.manifests.nodes.iter().find(|one| one.name() == &*node.name);
     let eligible = own.is_none_or(|own| is_eligible(&own.object));
     Ok(Objects::Cluster { services: cluster.services, slices: cluster.slices, node, eligible })
+}
+
+impl SourceArgs {
+    fn origin(self, objects: ObjectArgs, image: Option<PathBuf>, node: NodeArgs) -> anyhow::Result<Box<dyn Origin>> {
+        #[cfg(feature = "watch")]
+        if self.in_cluster || self.kubeconfig.is_some() {
+            let settings = node.settings()?;
+            let name = node.node.context("which node's: give --node")?;
+            return Ok(Box::new(Watch { kubeconfig: self.kubeconfig, name, settings, cluster: None }));
+        }
+        let mut paths = objects.filenames.clone();
+        paths.extend(image.clone());
+        paths.extend(node.config.clone());
+        let mut spent = false;
+        let read = move || {
+            anyhow::ensure!(!spent, "standard input was read already: name files with -f to have them read again");
+            spent = objects.filenames.iter().chain(&image).any(|path| path.as_os_str() == "-");
+            match &image {
+                Some(path) => Ok(Objects::Image(args::image(path)?)),
+                None => read(&objects, &node),
+            }
+        };
+        Ok(Box::new(Files { paths, read }))
+    }
+}
+
+/// A cluster's API server.
+#[cfg(feature = "watch")]
+struct Watch {
+    kubeconfig: Option<PathBuf>,
+    name: String,
+    settings: crate::k8s::Settings,
+    cluster: Option<run::api::Cluster>,
+}
+
+#[cfg(feature = "watch")]
+impl Origin for Watch {
+    fn watch(&mut self, notice: run::Notice) -> anyhow::Result<()> {
+        let settings = self.settings.clone();
+        self.cluster = Some(run::api::Cluster::watch(self.kubeconfig.as_deref(), &self.name, settings, notice)?);
+        Ok(())
+    }
+
+    fn read(&mut self) -> anyhow::Result<Objects> {
+        self.cluster.as_ref().map(run::api::Cluster::read).context("the API server is not watched")
+    }
 }
 
 impl LogFormat {

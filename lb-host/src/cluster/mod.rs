@@ -41,8 +41,10 @@ mod link;
 mod load_balancer;
 mod machine;
 mod packet;
+mod passage;
 pub mod program;
 mod router;
+pub mod scenario;
 mod streak;
 mod trace;
 mod traffic;
@@ -74,6 +76,8 @@ pub use addresses::{LOAD_BALANCERS, OUTSIDE, PODS, SERVICES, settings};
 pub use engine::{Change, EngineError};
 pub use link::Link;
 pub use machine::MachineId;
+pub use passage::Passage;
+pub use router::Birth;
 
 /// The cables of a box, and how quick its nodes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -407,6 +411,17 @@ impl Cluster {
         self.routers.get(&Station::Machine(node)).map(|router| router.engine.counters())
     }
 
+    /// How many packets a node's engine was asked about; `None` if it is no node.
+    pub fn judged(&self, node: MachineId) -> Option<u64> {
+        self.routers.get(&Station::Machine(node)).map(|router| router.judged)
+    }
+
+    /// The flows that began at a node since it was last asked; the first time it begins to take note.
+    pub fn births(&mut self, node: MachineId) -> Vec<Birth> {
+        let router = self.routers.get_mut(&Station::Machine(node));
+        router.and_then(|router| router.births.replace(Vec::new())).unwrap_or_default()
+    }
+
     /// A node's proxy; `None` if it is in no userspace mode.
     pub fn proxy(&self, node: MachineId) -> Option<&Proxy> {
         self.machine(node)?.proxy.as_ref()
@@ -449,6 +464,23 @@ impl Cluster {
     /// The capture can't be ended.
     pub fn capture(&mut self) -> io::Result<Vec<u8>> {
         self.trace.take().map_or(Ok(Vec::new()), Trace::finish)
+    }
+
+    /// Keeps every packet's way through every router from now on, for [`passages`](Self::passages), until the capture ends.
+    ///
+    /// # Errors
+    /// There is no capture yet, and it can't be begun.
+    pub fn witness(&mut self) -> io::Result<()> {
+        if self.trace.is_none() {
+            self.record()?;
+        }
+        self.trace.iter_mut().for_each(Trace::witness);
+        Ok(())
+    }
+
+    /// What routers did since this was last asked for, in order; nothing unless [`witness`](Self::witness) was called.
+    pub fn passages(&mut self) -> Vec<Passage> {
+        self.trace.as_mut().map(Trace::take_passages).unwrap_or_default()
     }
 
     /// Lets everything happen that does until `time`.

@@ -4,23 +4,22 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
 
 use inotify::{Inotify, WatchMask};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Event;
+use super::Notice;
 
 /// Whoever writes several files, or one in pieces, is done when it was quiet for so long, in milliseconds.
 const QUIET: u16 = 50;
 
-/// Sends [`Event::Changed`] whenever something changes about these files and directories. Standard input never does.
+/// Gives notice whenever something changes about these files and directories. Standard input never does.
 ///
 /// Their directories are watched, not they: editors and Kubernetes' volumes put another file in place of the old one.
 ///
 /// # Errors
 /// A directory can't be watched.
-pub(super) fn watch(paths: &[PathBuf], events: Sender<Event>) -> anyhow::Result<()> {
+pub(super) fn watch(paths: &[PathBuf], notice: Notice) -> anyhow::Result<()> {
     let mut inotify = Inotify::init()?;
     let mask = WatchMask::CLOSE_WRITE | WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE | WatchMask::ATTRIB;
     let directories: BTreeSet<PathBuf> =
@@ -32,7 +31,7 @@ pub(super) fn watch(paths: &[PathBuf], events: Sender<Event>) -> anyhow::Result<
         let mut buffer = [0; 4096];
         while inotify.read_events_blocking(&mut buffer).is_ok() {
             while is_readable(&inotify) && inotify.read_events(&mut buffer).is_ok() {}
-            if events.send(Event::Changed).is_err() {
+            if notice.give().is_err() {
                 break;
             }
         }

@@ -7,6 +7,8 @@
 //! ```
 //! One thread owns the engine and the devices (`worker.rs`); this one waits for what changes.
 
+#[cfg(feature = "watch")]
+pub mod api;
 mod files;
 mod forward;
 mod http;
@@ -32,7 +34,7 @@ use crate::clock::{self, Clock};
 use crate::device::Name;
 use crate::k8s::Problems;
 use crate::metrics::Metrics;
-use crate::rules::{self, Changes, Following};
+use crate::rules::{self, Change, Changes, Following};
 use http::{Answers, HealthPorts};
 use journal::Journal;
 use status::Status;
@@ -45,10 +47,8 @@ pub use worker::{Counts, DeviceCounts};
 pub struct Options {
     /// Where frames come from and go back to.
     pub devices: Vec<Name>,
-    /// Reads the objects as they are now.
-    pub read: Box<dyn FnMut() -> anyhow::Result<Objects>>,
-    /// What they are read from: changes are noticed.
-    pub watched: Vec<PathBuf>,
+    /// Where the objects come from.
+    pub origin: Box<dyn Origin>,
     /// The engine's key and seed.
     pub config: Config,
     /// How many flows of each family may be tracked.
@@ -59,6 +59,65 @@ pub struct Options {
     pub log: Option<PathBuf>,
     /// Where flows are kept for the next data plane.
     pub flow_file: Option<PathBuf>,
+}
+
+/// Where objects come from.
+pub trait Origin {
+    /// Begins to give notice whenever there is something to read, once for what there is at the beginning.
+    ///
+    /// # Errors
+    /// There will be nothing.
+    fn watch(&mut self, notice: Notice) -> anyhow::Result<()>;
+
+    /// The objects as they are now, or what became of them since they were last read.
+    ///
+    /// # Errors
+    /// Something is wrong with them.
+    fn read(&mut self) -> anyhow::Result<Objects>;
+}
+
+/// Files that objects are read from.
+pub struct Files<R> {
+    /// Which: changes are noticed.
+    pub paths: Vec<PathBuf>,
+    /// How.
+    pub read: R,
+}
+
+impl<R: FnMut() -> anyhow::Result<Objects>> Origin for Files<R> {
+    fn watch(&mut self, notice: Notice) -> anyhow::Result<()> {
+        notice.give()?;
+        files::watch(&self.paths, notice)
+    }
+
+    fn read(&mut self) -> anyhow::Result<Objects> {
+        (self.read)()
+    }
+}
+
+/// Gives notice that objects changed.
+#[derive(Clone)]
+pub struct Notice(Sender<Event>);
+
+/// Nobody heeds notices any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the data plane has ended")]
+pub struct Unheeded;
+
+impl Notice {
+    /// There is something to read.
+    ///
+    /// # Errors
+    /// [`Unheeded`]
+    pub fn give(&self) -> Result<(), Unheeded> {
+        self.0.send(Event::Changed).map_err(|_| Unheeded)
+    }
+
+    /// A notice for whoever follows objects without a data plane, and what becomes true of it: whether one came in time.
+    pub fn alone() -> (Self, impl FnMut(Duration) -> bool) {
+        let (sender, receiver) = channel();
+        (Self(sender), move |patience| receiver.recv_timeout(patience).is_ok())
+    }
 }
 
 /// What rules are made from.
@@ -72,6 +131,13 @@ pub enum Objects {
         /// The node.
         node: Node,
         /// Whether load balancers should send it new connections (SEMANTICS §10.6).
+        eligible: bool,
+    },
+    /// What became of objects since they were last read, and whether load balancers should send the node new connections.
+    Changes {
+        /// One for each object.
+        changes: Vec<Change>,
+        /// SEMANTICS §10.6.
         eligible: bool,
     },
     /// Rules that are compiled already.
@@ -101,10 +167,15 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
     let clock = Clock::start();
     let (events, happened) = channel();
     signals(events.clone())?;
+    options.origin.watch(Notice(events.clone()))?;
+    // §2.8: nothing is forwarded before everything was listed once.
+    match happened.recv()? {
+        Event::Changed => {}
+        Event::Signal(_) | Event::Ended => return Ok(()),
+    }
     let began = clock::now();
-    let objects = (options.read)()?;
+    let objects = options.origin.read()?;
     let (mut source, table) = Source::first(&objects)?;
-    files::watch(&options.watched, events.clone())?;
 
     let flows = match &options.flow_file {
         Some(path) => journal::load(path, clock.now())?,
@@ -211,6 +282,7 @@ impl Source {
     fn first(objects: &Objects) -> anyhow::Result<(Self, RuleTable<Vec<u8>>)> {
         match objects {
             Objects::Image(table) => Ok((Self::Image, table.clone())),
+            Objects::Changes { .. } => anyhow::bail!("changes of objects that were never read"),
             Objects::Cluster { services, slices, node, .. } => {
                 let mut following = Following::new(node.clone());
                 following.put(services, slices, node.clone());
@@ -229,7 +301,7 @@ impl Source {
             Objects::Cluster { services, slices, .. } => {
                 Changes { services: services.len() as u64, slices: slices.len() as u64 }
             }
-            Objects::Image(_) => Changes::default(),
+            Objects::Image(_) | Objects::Changes { .. } => Changes::default(),
         }
     }
 }
@@ -283,7 +355,7 @@ impl Plane {
         let (began, now) = (clock::now(), self.clock.now());
         self.metrics.queued(now);
         self.status.queued(now);
-        match (options.read)().and_then(|objects| Ok((self.put(source, &objects)?, objects))) {
+        match options.origin.read().and_then(|objects| Ok((self.put(source, &objects)?, objects))) {
             Ok((changed, objects)) => {
                 // Also where no rule changed: whether the node is to stay is no rule.
                 self.tell(source, &objects);
@@ -314,20 +386,11 @@ impl Plane {
         match (source, objects) {
             (Source::Cluster(following), Objects::Cluster { services, slices, node, .. }) => {
                 let changes = following.put(services, slices, node.clone());
-                let mut delta = Vec::new();
-                let differs = following.control.delta(&mut delta)?;
-                tell_problems(following);
-                if !differs {
-                    return Ok((changes != Changes::default()).then_some((changes, false)));
-                }
-                match self.worker.apply(delta)? {
-                    Ok(()) => return Ok(Some((changes, false))),
-                    Err(ApplyError::NoSpace { .. }) => {}
-                    Err(error) => warn!("the difference could not be applied, all rules are replaced: {error}"),
-                }
-                let table = rules::grown(&following.control.image()?).context("a larger table")?;
-                self.worker.swap(table)?;
-                Ok(Some((changes, true)))
+                self.put_difference(following, changes)
+            }
+            (Source::Cluster(following), Objects::Changes { changes, .. }) => {
+                let changes = following.follow(changes.clone());
+                self.put_difference(following, changes)
             }
             (Source::Image, Objects::Image(table)) => {
                 self.worker.swap(table.clone())?;
@@ -337,9 +400,30 @@ impl Plane {
         }
     }
 
+    /// Puts in force what the control plane made of these changes.
+    fn put_difference(&self, following: &mut Following, changes: Changes) -> anyhow::Result<Option<(Changes, bool)>> {
+        let mut delta = Vec::new();
+        let differs = following.control.delta(&mut delta)?;
+        tell_problems(following);
+        if !differs {
+            return Ok((changes != Changes::default()).then_some((changes, false)));
+        }
+        match self.worker.apply(delta)? {
+            Ok(()) => return Ok(Some((changes, false))),
+            Err(ApplyError::NoSpace { .. }) => {}
+            Err(error) => warn!("the difference could not be applied, all rules are replaced: {error}"),
+        }
+        let table = rules::grown(&following.control.image()?).context("a larger table")?;
+        self.worker.swap(table)?;
+        Ok(Some((changes, true)))
+    }
+
     /// Tells those who answer about the objects in force.
     fn tell(&mut self, source: &Source, objects: &Objects) {
-        if let (Source::Cluster(following), Objects::Cluster { node, eligible, .. }) = (source, objects) {
+        if let (Source::Cluster(following), Objects::Cluster { eligible, .. } | Objects::Changes { eligible, .. }) =
+            (source, objects)
+        {
+            let node = following.control.node();
             let ports = self.status.serving(node, *eligible, following.services(), following.slices());
             self.health_ports.update(&ports, &self.answers);
         }

@@ -159,8 +159,9 @@ impl Row for Node {
         let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
         let mut state = match ready.map(|condition| condition.status.as_str()) {
             Some("True") => "Ready".to_owned(),
-            Some("False") => "NotReady".to_owned(),
-            _ => "Unknown".to_owned(),
+            // kubectl's word for one that is not heard of, too.
+            Some(_) => "NotReady".to_owned(),
+            None => "Unknown".to_owned(),
         };
         if self.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true)) {
             state.push_str(",SchedulingDisabled");

@@ -10,6 +10,7 @@ use lb_core::control::Mode;
 use lb_host::cluster::kubectl;
 use lb_host::cluster::kubernetes::{Kubernetes, Plan};
 use lb_host::cluster::program::Failure;
+use lb_host::cluster::settings;
 use lb_host::host::Error;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -137,6 +138,33 @@ fn a_lost_node_is_left_and_comes_back() {
     assert!(!on(&it, lost).is_empty());
     let node = it.node_address(lost, V4).unwrap();
     assert!(it.get("laptop", (node, 32_255)).unwrap().result.is_ok());
+}
+
+#[test]
+fn what_is_applied_again_stays_as_it_is() {
+    let mut it = example(4, Mode::IPTABLES);
+    let before: Vec<_> = it.running_pods().map(|(key, node)| (key.to_owned(), node.to_owned())).collect();
+    it.apply(EXAMPLE).unwrap();
+    it.run_for(10 * SECOND);
+    let after: Vec<_> = it.running_pods().map(|(key, node)| (key.to_owned(), node.to_owned())).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_mode_is_changed_for_another() {
+    let mut it = example(6, Mode::IPTABLES);
+    for mode in Mode::ALL.iter().chain(Mode::ALL) {
+        it.set_proxy(settings(*mode)).unwrap();
+        it.run_for(2 * SECOND);
+        for family in [V4, V6] {
+            let address = it.load_balancer_address("default/example", family).unwrap();
+            for from in ["shell", "laptop"] {
+                let fetched = it.get(from, (address, 8081)).unwrap();
+                assert!(fetched.result.is_ok(), "{} {from} {family:?}: {fetched}", mode.name);
+            }
+        }
+    }
+    assert!(it.world().failures().is_empty(), "{:?}", it.world().failures());
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(crate) enum Stick {
     Tap,
     /// A pair of veths, of which `lb run` has one end by a packet socket.
     Veth,
+    /// Not at all: the kernel does what is done.
+    None,
 }
 
 /// Pods there are.
@@ -73,7 +75,9 @@ impl Lab {
             let (v4, v6) = (format!("10.244.0.{number}"), format!("fd00:244::{number}"));
             lab.link(&format!("pod{pod}"), &v4, &v6, "10.244.0.1", mtu);
         }
-        lab.hang(mtu);
+        if stick != Stick::None {
+            lab.hang(mtu);
+        }
         lab
     }
 
@@ -101,6 +105,7 @@ impl Lab {
     /// The stick that traffic goes to and comes back from: all TCP, UDP, SCTP and ICMP that does not come from it.
     fn hang(&self, mtu: usize) {
         match self.stick {
+            Stick::None => {}
             Stick::Tap => self.ip("node", &format!("tuntap add lb0 mode tap vnet_hdr\nlink set lb0 mtu {mtu}\n")),
             Stick::Veth => {
                 self.ip("node", &format!("link add lb0 mtu {mtu} type veth peer name lb1 mtu {mtu}\n"));
@@ -243,10 +248,7 @@ pub(crate) struct Lb {
 impl Lb {
     /// Starts it and waits until it forwards.
     pub(crate) fn start(lab: &Lab, manifests: &Path, more: &[&str]) -> Self {
-        let device = match lab.stick {
-            Stick::Tap => "tap:lb0",
-            Stick::Veth => "af_packet:lb1",
-        };
+        let device = if lab.stick == Stick::Tap { "tap:lb0" } else { "af_packet:lb1" };
         let mut command = lab.command("node", env!("CARGO_BIN_EXE_lb"));
         command.args(["run", "--device", device, "--node", "worker-1", "--metrics", "127.0.0.1:10249"]);
         command.args(["--cluster-cidr", "10.244.0.0/16,fd00:244::/64"]);

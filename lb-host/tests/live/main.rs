@@ -5,6 +5,7 @@
 
 mod lab;
 mod objects;
+mod speed;
 mod stream;
 
 use std::path::PathBuf;
@@ -292,23 +293,15 @@ fn large_segments_and_unfinished_checksums_go_through() {
         ] {
             let is_tcp = !arguments.contains(&"-u");
             let amount = if is_tcp { "32M" } else { "4M" };
-            let mut report = serde_json::Value::Null;
-            // Between two tests its server needs a moment.
-            until("iperf3's server", || {
-                let mut command = lab.command("client", "iperf3");
-                let output = command.args(arguments).args(["-n", amount, "-J"]).output().expect("iperf3");
-                report = serde_json::from_slice(&output.stdout).expect("JSON");
-                !report["error"].as_str().is_some_and(|error| error.contains("busy"))
-            });
-            assert_eq!(report["error"], serde_json::Value::Null, "{what}: iperf3 {arguments:?}");
-            let number = |sum: &str, what: &str| report["end"][sum][what].as_f64().unwrap_or(0.0);
+            let end = speed::iperf(&lab, &[arguments, &["-n", amount]].concat());
+            let number = |sum: &str, what: &str| end[sum][what].as_f64().unwrap_or(0.0);
             // A receiver stops to count when the sender is done, which may be some megabytes ahead.
             let good = match is_tcp {
                 true => number("sum_received", "bytes") >= 16e6,
                 // A machine that is busy with other things loses some at its sockets; wrong checksums would lose all.
                 false => number("sum", "bytes") >= 4e6 && number("sum", "lost_percent") < 50.0,
             };
-            assert!(good, "{what}: iperf3 {arguments:?}: {}", report["end"]);
+            assert!(good, "{what}: iperf3 {arguments:?}: {end}");
         }
     }
 }

@@ -209,6 +209,11 @@ impl Kubernetes {
         &mut self.world
     }
 
+    /// How nodes proxy.
+    pub const fn proxy(&self) -> &Settings {
+        &self.plan.proxy
+    }
+
     /// The cloud.
     pub const fn cloud(&self) -> &Cloud {
         &self.cloud

@@ -26,8 +26,7 @@ const MANIFESTS: &str = "
 {apiVersion: apps/v1, kind: Deployment, metadata: {name: coredns, namespace: kube-system}, spec: {replicas: 2,
   selector: {matchLabels: {k8s-app: kube-dns}},
   template: {metadata: {labels: {k8s-app: kube-dns}}, spec: {containers: [{name: coredns, image: coredns,
-    lifecycle: {preStop: {sleep: {seconds: 5}}},
-    readinessProbe: {tcpSocket: {port: 53}, periodSeconds: 2},
+    readinessProbe: {tcpSocket: {port: 53}, periodSeconds: 1, failureThreshold: 1},
     ports: [{name: dns, containerPort: 53, protocol: UDP}, {name: dns-tcp, containerPort: 53, protocol: TCP}]}]}}}}
 ";
 
@@ -68,13 +67,13 @@ impl Kubernetes {
         Ok(id)
     }
 
-    /// What kubelet writes into a Pod's resolv.conf; `None` as long as there is no cluster DNS.
+    /// What kubelet writes into a Pod's resolv.conf, with the servers of both families; `None` as long as there is no cluster DNS.
     pub fn resolver_config(&self, namespace: &str) -> Option<Config> {
         let service = self.api.get::<Service>(SERVICE)?;
         let servers = cluster_ips(service.object.spec.as_ref()?);
         let servers = servers.into_iter().map(|server| SocketAddr::from((IpAddr::from(server), 53)));
         let zone = Name::from_ascii("cluster.local.").ok()?;
-        Config::pod(namespace, &zone, servers.take(1).collect()).ok()
+        Config::pod(namespace, &zone, servers.collect()).ok()
     }
 
     /// What somebody outside finds under a name.

@@ -9,12 +9,13 @@ use lb_core::{Address, Family, Instant};
 
 use super::watch::{News, Watch};
 use super::{Kubernetes, Nobody, Trouble};
+use crate::cluster::engine::Change;
 use crate::cluster::fabric::Station;
 use crate::cluster::kubelet::{Action, Kubelet, Probe, ProbeId, Question};
 use crate::cluster::program::{Check, HealthServer};
 use crate::cluster::{Cluster, Link, MachineId, ProgramId, addresses};
 use crate::health;
-use crate::k8s::{Placed, endpoints, node};
+use crate::k8s::{Placed, Settings, endpoints, node};
 
 pub(super) struct Node {
     /// `None` without power.
@@ -143,6 +144,28 @@ impl Kubernetes {
         }
         let what = if cut { "is cut off" } else { "is connected again" };
         self.log.note(self.world.now, format!("Node {name}"), what);
+        self.stirred = true;
+        Ok(())
+    }
+
+    /// Starts kube-proxy anew on every node, with other settings: another mode. Nodes that join later have them too.
+    ///
+    /// # Errors
+    /// A node's rules cannot be made; it has those it had before.
+    pub fn set_proxy(&mut self, settings: Settings) -> Result<(), Trouble> {
+        self.plan.proxy = settings;
+        let running = self.nodes.iter().filter_map(|(name, node)| Some((name.clone(), node.machine?)));
+        for (name, machine) in running.collect::<Vec<_>>() {
+            let Some(object) = self.api.get::<NodeObject>(&name) else { continue };
+            let described = node::node(&[Placed::clone(object)], Some(&name), &self.plan.proxy);
+            let Ok(described) = described else { return Err(Nobody(name).into()) };
+            let station = Station::Machine(machine);
+            let Some(router) = self.world.routers.get_mut(&station) else { continue };
+            router.engine.learn(Change::Node(described));
+            self.world.sync(station)?;
+            let what = format!("starts in mode {}", self.plan.proxy.mode.name);
+            self.log.note(self.world.now, format!("kube-proxy on {name}"), what);
+        }
         self.stirred = true;
         Ok(())
     }

@@ -42,7 +42,12 @@ impl Kubernetes {
         if !is_pod && let Some(address) = self.outside_address(&target.host, families) {
             target.host = address.to_string();
         }
-        let resolver = resolver.map(|config| Resolver::new(config, 0));
+        let resolver = resolver.map(|mut config| {
+            // A cluster of one family would have one server.
+            let preferred = families.first().is_none_or(|family| *family == Family::V4);
+            config.servers.retain(|server| server.is_ipv4() == preferred);
+            Resolver::new(config, 0)
+        });
         Ok((machine, Fetch::new(target, resolver).families(families)))
     }
 

@@ -1,5 +1,7 @@
 //! A DNS server on a host: UDP and TCP on one port, `dns::Server` behind both.
 
+use std::time::Duration;
+
 use lb_core::Instant;
 
 use super::Program;
@@ -7,7 +9,11 @@ use crate::dns::stream::Stream;
 use crate::dns::{Outside, Server, Zone};
 use crate::host::{ConnectionId, Host, ListenerId, UdpId};
 
-/// Serves a zone, and asks nobody about the rest of the world: it knows that as a table.
+/// How long it goes on answering datagrams once it was asked to end: CoreDNS' `lameduck`, as kubeadm sets it.
+const LAME: Duration = Duration::from_secs(5);
+
+/// Serves a zone, and asks nobody about the rest of the world: it knows that as a table. Asked to end, it takes no more
+/// connections, so that whoever asks whether it is ready is told, and goes on answering datagrams until all have heard.
 pub struct DnsServer {
     server: Server,
     upstream: Outside,
@@ -16,14 +22,25 @@ pub struct DnsServer {
     listener: Option<ListenerId>,
     open: Vec<(ConnectionId, Stream)>,
     answered: u64,
-    stopped: bool,
+    stage: Stage,
+}
+
+/// Where a server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// It was asked to end, and has not had its turn since.
+    Asked,
+    /// It ends then.
+    Lame(Instant),
+    Over,
 }
 
 impl DnsServer {
     /// A server on a port of all addresses.
     pub fn new(zone: Zone, upstream: Outside, port: u16) -> Self {
         let (socket, listener, open) = Default::default();
-        Self { server: Server::new(zone), upstream, port, socket, listener, open, answered: 0, stopped: false }
+        Self { server: Server::new(zone), upstream, port, socket, listener, open, answered: 0, stage: Stage::Serving }
     }
 
     /// The zone that is served.
@@ -61,15 +78,15 @@ impl DnsServer {
 }
 
 impl Program for DnsServer {
-    fn poll(&mut self, host: &mut Host, _: Instant) {
-        if self.stopped {
-            return;
-        }
-        if self.socket.is_none() {
-            self.socket = host.bind(None, self.port).ok();
-        }
-        if self.listener.is_none() {
-            self.listener = host.listen(None, self.port).ok();
+    fn poll(&mut self, host: &mut Host, now: Instant) {
+        match self.stage {
+            Stage::Serving => {
+                self.socket = self.socket.or_else(|| host.bind(None, self.port).ok());
+                self.listener = self.listener.or_else(|| host.listen(None, self.port).ok());
+            }
+            Stage::Asked => self.stage = Stage::Lame(now.saturating_add(LAME)),
+            Stage::Lame(end) if end <= now => self.end(host),
+            Stage::Lame(_) | Stage::Over => {}
         }
         while let Some((socket, datagram)) = self.socket.and_then(|socket| Some((socket, host.recv_from(socket)?))) {
             if let Some(answer) = self.server.datagram(&datagram.payload, Some(&self.upstream)) {
@@ -91,8 +108,25 @@ impl Program for DnsServer {
         self.open = open;
     }
 
+    fn next_deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Lame(end) => Some(end),
+            Stage::Asked => Some(Instant::ORIGIN),
+            Stage::Serving | Stage::Over => None,
+        }
+    }
+
+    fn stop(&mut self, host: &mut Host) {
+        self.stage = Stage::Asked;
+        self.listener.take().into_iter().for_each(|listener| host.unlisten(listener));
+    }
+
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
     fn end(&mut self, host: &mut Host) {
-        self.stopped = true;
+        self.stage = Stage::Over;
         self.socket.take().into_iter().for_each(|socket| host.unbind(socket));
         self.listener.take().into_iter().for_each(|listener| host.unlisten(listener));
         self.open.drain(..).for_each(|(id, _)| host.abort(id));

@@ -184,6 +184,11 @@ impl DnsClient {
         &self.lookups
     }
 
+    /// Looks no more up once the lookup under way has come to its end.
+    pub const fn finish(&mut self) {
+        self.left = 0;
+    }
+
     /// Whether all have come to their end.
     pub const fn is_done(&self) -> bool {
         self.left == 0 && self.started.is_none()
