@@ -309,9 +309,12 @@ impl Town {
             if who.contains("one connection") {
                 continue;
             }
-            match self.it.fetched(id).last() {
-                Some(last) if last.result.is_ok() => {}
-                last => return self.fail(format!("{who} at the end: {last:?}")),
+            // A cable may lose a request twice; nobody loses many.
+            let results = self.it.fetched(id);
+            let failed: Vec<_> = results.iter().rev().take(20).filter(|one| one.result.is_err()).collect();
+            if results.len() < 20 || failed.len() > 2 {
+                return self
+                    .fail(format!("{who} at the end: {} requests, of the last 20 failed {failed:?}", results.len()));
             }
         }
         if self.mode != Mode::KERNELSPACE {

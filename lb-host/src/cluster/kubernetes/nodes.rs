@@ -28,6 +28,8 @@ pub(super) struct Node {
     cut: bool,
     /// How often it was switched on.
     starts: u64,
+    /// The resource version at which its kubelet had nothing more to do; `None` if something else has happened since.
+    pub(super) tended: Option<u64>,
 }
 
 impl Node {
@@ -73,6 +75,7 @@ impl Kubernetes {
             probes: Vec::new(),
             cut: false,
             starts: 0,
+            tended: None,
         };
         self.nodes.insert(name.to_owned(), node);
         self.power_on(name)
@@ -108,6 +111,7 @@ impl Kubernetes {
         let machine = self.world.add_node_as(described)?;
         node.machine = Some(machine);
         node.cut = false;
+        node.tended = None;
         node.starts += 1;
         node.kubelet = Kubelet::new(&object, self.plan.kubelet.clone());
         let chance = self.chance.named(name).named("watch").named(&node.starts.to_string());
@@ -138,6 +142,7 @@ impl Kubernetes {
     fn recable(&mut self, name: &str, cut: bool) -> Result<(), Nobody> {
         let node = self.nodes.get_mut(name).ok_or_else(|| Nobody(name.to_owned()))?;
         node.cut = cut;
+        node.tended = None;
         let loss = if cut { 1_000_000 } else { self.plan.physics.node.loss };
         if let Some(machine) = node.machine {
             self.world.set_link(machine, Link { loss, ..self.plan.physics.node });
@@ -236,6 +241,9 @@ impl Kubernetes {
         let now = self.world.now;
         let names: Vec<String> = self.nodes.keys().cloned().collect();
         for name in names {
+            if !self.is_due(&name) {
+                continue;
+            }
             self.hear_probes(&name);
             self.hear_ends(&name);
             let Some(node) = self.nodes.get_mut(&name).filter(|node| node.machine.is_some()) else { continue };
@@ -249,7 +257,18 @@ impl Kubernetes {
             let Some(node) = self.nodes.get_mut(&name).filter(|node| node.connected()) else { continue };
             let reported = node.kubelet.report(&mut self.api, now);
             self.log.fault("kubelet", now, reported.err());
+            // What was begun may have come to something already.
+            node.tended = (!any).then(|| self.api.version());
         }
+    }
+
+    /// Whether there is something for a node's kubelet to hear or to do.
+    fn is_due(&self, name: &str) -> bool {
+        let Some(node) = self.nodes.get(name) else { return false };
+        node.heard(&self.world)
+            || node.tended != Some(self.api.version())
+            || node.kubelet.next_deadline().is_some_and(|next| next <= self.world.now)
+            || self.pods.values().any(|pod| pod.node == name && pod.heard(&self.world))
     }
 
     fn act(&mut self, node: &str, action: Action) {

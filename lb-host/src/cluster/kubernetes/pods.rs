@@ -242,7 +242,10 @@ impl Kubernetes {
         for program in programs {
             self.kill(&program);
             let now = self.world.now;
-            self.nodes.get_mut(&node).into_iter().for_each(|node| node.kubelet.exited(&program, 1, now));
+            if let Some(node) = self.nodes.get_mut(&node) {
+                node.kubelet.exited(&program, 1, now);
+                node.tended = None;
+            }
         }
         self.log.note(self.world.now, format!("Pod {key}"), "crashes");
         self.stirred = true;
