@@ -499,6 +499,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         Ok(id)
     }
 
+    /// Ends a flow and says what it was, as an operator does who deletes it from Linux' table with `conntrack -D`; `None` if
+    /// it has ended already. The client's next packet chooses anew.
+    pub fn forget(&mut self, id: FlowId) -> Option<Flow> {
+        let flow = self.flow(id)?;
+        self.flows.remove(id);
+        Some(flow)
+    }
+
     /// What was counted so far.
     pub fn counters(&self) -> &Counters {
         &self.counters

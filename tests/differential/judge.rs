@@ -1,0 +1,347 @@
+//! The same packets through the engine, and what it did beside what the kernel did.
+//!
+//! Chance is the kernel's: at a flow's first packet its choice of backend must lie in the engine's pool and is then the
+//! engine's too, and so is its choice of a source port. From there on every byte must be the same.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+
+use lb_core::rules::Fate;
+use lb_core::{Address, Datagram, Direction, Flow, FlowId, Link, Meta, Origin, Packet, Sizes, Verdict};
+
+use crate::common::lab::{self, Lab, Sent};
+use crate::endpoints::{self, Port};
+use crate::listed::{self, Listed, Seen};
+use crate::objects::Objects;
+use crate::packets;
+use crate::script::{Event, Step};
+use crate::world::{self, Place};
+
+const SIZES: Sizes = Sizes { v4_flows: 256, v6_flows: 256, services: 32, affinity: 256, backends: 0, fragments: 1024 };
+
+/// A difference between the engine and the kernel.
+pub struct Difference {
+    /// The deliberate one that it is; `None` for one that nobody meant.
+    pub listed: Option<Listed>,
+    /// Which of the scenario's events.
+    pub at: usize,
+    pub told: String,
+}
+
+/// What was seen of one scenario.
+#[derive(Default)]
+pub struct Report {
+    pub packets: usize,
+    pub flows: usize,
+    pub forwarded: usize,
+    pub refused: usize,
+    pub dropped: usize,
+    pub differences: Vec<Difference>,
+}
+
+/// What the engine made of one packet.
+struct Judged {
+    verdict: Verdict,
+    /// What leaves, and where; the answer, if it was refused.
+    out: Option<(Place, Vec<u8>)>,
+}
+
+/// All that the engine made of a step.
+pub struct Ours {
+    pub verdicts: Vec<Verdict>,
+    pub out: Vec<(Place, Vec<u8>)>,
+}
+
+pub struct Judge {
+    lab: Lab,
+    objects: Objects,
+    ports: Vec<Port>,
+    /// Which clients which endpoints of which service ports remember.
+    remembered: BTreeSet<(String, Address, SocketAddr)>,
+    /// Which of them the engine has in mind, which keeps one for each client and service port.
+    latest: HashMap<(String, Address), SocketAddr>,
+    /// Conversations in which engine and kernel went apart for a listed reason, and may stay apart.
+    parted: BTreeSet<usize>,
+    /// Conversations that went untranslated before.
+    passed: BTreeSet<usize>,
+    report: Report,
+    at: usize,
+    /// How many fragments were given twice, each time as another datagram's.
+    twins: u16,
+}
+
+/// Judges what happened in a scenario.
+pub fn judge(seed: u64, objects: &Objects, events: &[Event]) -> Report {
+    let mut config = lab::config();
+    (config.seed, config.replies_per_second) = (seed, 1_000_000);
+    let lab = Lab::with(config, SIZES, objects.node.clone(), []);
+    let mut judge = Judge {
+        lab,
+        objects: objects.clone(),
+        ports: endpoints::ports(objects),
+        remembered: BTreeSet::new(),
+        latest: HashMap::new(),
+        parted: BTreeSet::new(),
+        passed: BTreeSet::new(),
+        report: Report::default(),
+        at: 0,
+        twins: 0,
+    };
+    judge.update(objects);
+    for (at, event) in events.iter().enumerate() {
+        judge.at = at;
+        judge.lab.now += 1;
+        match event {
+            Event::Change(objects) => judge.update(objects),
+            Event::Step(step) => judge.step(step),
+        }
+    }
+    judge.report
+}
+
+impl Judge {
+    fn update(&mut self, objects: &Objects) {
+        self.objects = objects.clone();
+        self.ports = endpoints::ports(objects);
+        for served in &objects.served {
+            self.lab.control.put_service(served.service.clone());
+            for slice in &served.slices {
+                self.lab.control.put_slice(slice.clone());
+            }
+        }
+        self.lab.update();
+        // kube-proxy deletes an endpoint's memory with the endpoint's rules.
+        let ports = &self.ports;
+        let is_used = |name: &str, endpoint: &SocketAddr| {
+            ports.iter().any(|port| port.name == name && port.in_use().contains(endpoint))
+        };
+        self.remembered.retain(|(name, _, endpoint)| is_used(name, endpoint));
+    }
+
+    fn step(&mut self, step: &Step) {
+        if self.parted.contains(&step.talk) {
+            return;
+        }
+        self.report.packets += step.given.len();
+        let ours = self.ours(step);
+        for verdict in &ours.verdicts {
+            match verdict {
+                Verdict::Forward { .. } => self.report.forwarded += 1,
+                Verdict::Reject(_) => self.report.refused += 1,
+                Verdict::Drop(_) => self.report.dropped += 1,
+                Verdict::Pass | Verdict::Accept | Verdict::Hold(_) => {}
+            }
+        }
+        if listed::same(&ours.out, &step.taken) {
+            if ours.verdicts.contains(&Verdict::Pass) {
+                self.passed.insert(step.talk);
+            }
+            return;
+        }
+        let seen = Seen {
+            is_iptables: self.objects.is_iptables(),
+            ports: &self.ports,
+            step,
+            ours: &ours,
+            untouched: route(step.from, step.given[0].clone()),
+            was_passed: self.passed.contains(&step.talk),
+        };
+        let listed = seen.listed();
+        if listed.is_some_and(Listed::parts) {
+            self.parted.insert(step.talk);
+        }
+        let mut told = format!("{:?} from {:?}, talk {}\n", step.kind, step.from, step.talk);
+        let mut show = |who: &str, packet: &[u8]| told.push_str(&format!("  {who} {}\n", packets::told(packet)));
+        step.given.iter().for_each(|packet| show("given ", packet));
+        step.taken.iter().for_each(|(place, packet)| show(&format!("kernel {place:?}"), packet));
+        ours.out.iter().for_each(|(place, packet)| show(&format!("engine {place:?}"), packet));
+        told.push_str(&format!("  verdicts {:?}\n", ours.verdicts));
+        self.differ(listed, told);
+    }
+
+    fn differ(&mut self, listed: Option<Listed>, told: String) {
+        self.report.differences.push(Difference { listed, at: self.at, told });
+    }
+
+    /// The engine's part of a step. What it holds back is given once more as soon as it says so.
+    fn ours(&mut self, step: &Step) -> Ours {
+        let mut ours = Ours { verdicts: Vec::new(), out: Vec::new() };
+        let mut held: HashMap<Datagram, Vec<&[u8]>> = HashMap::new();
+        for packet in &step.given {
+            let mut due: Vec<&[u8]> = vec![packet];
+            while let Some(packet) = due.pop() {
+                let (judged, released) = self.packet(step, packet);
+                if let Verdict::Hold(name) = judged.verdict {
+                    held.entry(name).or_default().push(packet);
+                }
+                ours.verdicts.push(judged.verdict);
+                ours.out.extend(judged.out);
+                due.extend(released.and_then(|name| held.remove(&name)).unwrap_or_default());
+            }
+        }
+        ours
+    }
+
+    fn meta(step: &Step) -> Meta {
+        let origin = if step.from == Place::Node { Origin::Node } else { Origin::Wire };
+        Meta { link: Link::Ip, origin, ..Meta::default() }
+    }
+
+    fn packet(&mut self, step: &Step, packet: &[u8]) -> (Judged, Option<Datagram>) {
+        let meta = Self::meta(step);
+        // Of a first fragment the engine takes only one, so its flow is begun by another of the same look.
+        let sent = match packets::offset(packet) {
+            Some(0) => {
+                let twin = self.twin(packet);
+                let _ = self.throw(step, &twin);
+                self.lab.send_as(packet, meta)
+            }
+            _ => self.throw(step, packet),
+        };
+        let verdict = sent.verdict;
+        let out = match verdict {
+            Verdict::Forward { .. } | Verdict::Pass | Verdict::Accept => Some(route(step.from, sent.frame)),
+            Verdict::Reject(reason) => {
+                let mut answer = [0; 1280];
+                let mut bytes = packet.to_vec();
+                let now = self.lab.instant();
+                let length = self.lab.engine.write_reply(now, &Packet::new(&mut bytes, meta), reason, &mut answer);
+                length.map(|length| (step.from, answer[..length].to_vec()))
+            }
+            Verdict::Drop(_) | Verdict::Hold(_) => None,
+        };
+        (Judged { verdict, out }, sent.releases)
+    }
+
+    /// Sends a packet through the engine. If it begins a flow, the kernel's choices become the engine's.
+    fn throw(&mut self, step: &Step, packet: &[u8]) -> Sent {
+        let begun = self.lab.engine.counters().flows_created;
+        let sent = self.lab.send_as(packet, Self::meta(step));
+        match sent.verdict {
+            Verdict::Forward { flow, .. } if self.lab.engine.counters().flows_created > begun => {
+                self.report.flows += 1;
+                self.adopt(step, packet, flow, sent)
+            }
+            _ => sent,
+        }
+    }
+
+    /// The packet itself, or if it is a fragment one of another datagram that is otherwise the same.
+    fn twin(&mut self, packet: &[u8]) -> Vec<u8> {
+        self.twins += 1;
+        packets::renamed(packet, self.twins)
+    }
+
+    /// Makes the kernel's choices the engine's, if they are choices that the engine has.
+    fn adopt(&mut self, step: &Step, packet: &[u8], mut id: FlowId, mut sent: Sent) -> Sent {
+        let meta = Self::meta(step);
+        let Some(flow) = self.lab.engine.flow(id) else { return sent };
+        let ends = step.taken.iter().find_map(|(_, packet)| packets::ends(packet));
+        let Some((seen, backend)) = ends.filter(|(_, to)| to.ip() != packets::addresses(packet).1) else {
+            // The kernel let no flow begin, but here there is one, and its client is remembered.
+            if let Some(name) = self.sticky(&flow) {
+                let own = SocketAddr::new(flow.reply.source.into(), flow.reply.source_port);
+                self.latest.insert((name, flow.original.source), own);
+            }
+            return sent;
+        };
+        let (address, port) = (Address::from(backend.ip()), backend.port());
+
+        let decision = self.lab.engine.rules().decide(&flow.original, meta.origin);
+        let (Fate::Forward { pool, .. }, Some((_, segment))) = (decision.fate, decision.service) else { return sent };
+        if !segment.pool_has(pool, address, port) {
+            self.differ(None, format!("the kernel chose {backend}, which is not in the engine's {pool:?} pool\n"));
+            return sent;
+        }
+        let in_pool: Vec<SocketAddr> =
+            segment.pool(pool).map(|backend| SocketAddr::new(backend.address.into(), backend.port)).collect();
+        self.check_affinity(&flow, backend, &in_pool);
+
+        if (flow.reply.source, flow.reply.source_port) != (address, port) {
+            self.lab.engine.forget(id);
+            self.narrow(Some((address, port)));
+            sent = {
+                let twin = self.twin(packet);
+                self.lab.send_as(&twin, meta)
+            };
+            self.narrow(None);
+            let Verdict::Forward { flow, direction: Direction::Original } = sent.verdict else { return sent };
+            id = flow;
+        }
+        let Some(flow) = self.lab.engine.flow(id) else { return sent };
+        let chooses_port = flow.masqueraded || flow.reply.destination_port != flow.original.source_port;
+        if chooses_port && flow.reply.destination_port != seen.port() {
+            self.lab.engine.forget(id);
+            let mut reply = flow.reply;
+            reply.destination_port = seen.port();
+            if self.lab.engine.restore(&Flow { reply, packets: [0; 2], ..flow }).is_err() {
+                self.differ(None, format!("the engine has another flow between {seen} and {backend}\n"));
+                return sent;
+            }
+            sent = {
+                let twin = self.twin(packet);
+                self.lab.send_as(&twin, meta)
+            };
+        }
+        sent
+    }
+
+    /// The sticky service port that a flow dials, by its name.
+    fn sticky(&self, flow: &Flow) -> Option<String> {
+        let dialled = SocketAddr::new(flow.original.destination.into(), flow.original.destination_port);
+        let protocol = if flow.original.protocol.0 == packets::TCP { "tcp" } else { "udp" };
+        let port = self.ports.iter().find(|port| port.protocol == protocol && port.is_dialled_by(dialled))?;
+        port.affinity.map(|_| port.name.clone())
+    }
+
+    /// Session affinity (SEMANTICS §7.6): who is remembered by an endpoint of the pool gets it, here as there.
+    fn check_affinity(&mut self, flow: &Flow, backend: SocketAddr, in_pool: &[SocketAddr]) {
+        let Some(name) = self.sticky(flow) else { return };
+        let client = flow.original.source;
+        let remembers = |endpoint: &&SocketAddr| self.remembered.contains(&(name.clone(), client, **endpoint));
+        let known: Vec<SocketAddr> = in_pool.iter().filter(remembers).copied().collect();
+        let chosen = SocketAddr::new(flow.reply.source.into(), flow.reply.source_port);
+        if !known.is_empty() && chosen != backend {
+            let latest = self.latest.get(&(name.clone(), client));
+            let listed = latest.is_some_and(|latest| *latest != backend).then_some(Listed::RememberedTwice);
+            self.differ(listed, format!("{client} is remembered by {known:?}: kernel {backend}, engine {chosen}\n"));
+        }
+        self.latest.insert((name.clone(), client), backend);
+        self.remembered.insert((name, client, backend));
+    }
+
+    /// Leaves this endpoint as the only one of every Service that has it, or all of them again.
+    fn narrow(&mut self, to: Option<(Address, u16)>) {
+        for served in &self.objects.served {
+            for slice in &served.slices {
+                let mut slice = slice.clone();
+                if let Some((address, port)) = to {
+                    let has_port = slice.ports.iter().any(|slice_port| slice_port.port == port);
+                    slice.endpoints.retain(|endpoint| has_port && endpoint.address == address);
+                }
+                self.lab.control.put_slice(slice);
+            }
+        }
+        self.lab.update();
+    }
+}
+
+impl Port {
+    fn is_dialled_by(&self, dialled: SocketAddr) -> bool {
+        let mut vips = self.external_ips.iter().chain(&self.load_balancer_ips).chain([&self.cluster_ip]);
+        vips.any(|ip| SocketAddr::new(*ip, self.port) == dialled) || self.node_port == Some(dialled.port())
+    }
+}
+
+/// Where a packet goes that the node sends on, and how it leaves: a hop less. What the node itself sends has all its hops, but
+/// for what it sends to itself, which is seen on its way from input to the witness. The witness's copies are not to be cut up.
+fn route(from: Place, mut packet: Vec<u8>) -> (Place, Vec<u8>) {
+    let to = world::place_of(packets::addresses(&packet).1);
+    if from != Place::Node || to == Place::Node {
+        packets::hop(&mut packet);
+    }
+    if to == Place::Node {
+        packets::forbid_fragments(&mut packet);
+    }
+    (to, packet)
+}

@@ -1,0 +1,171 @@
+//! The deliberate differences, each a rule of its own: as narrow as can be said, counted and shown. Their reasons are in
+//! ARCHITECTURE.md's table.
+
+use lb_core::{Direction, DropReason, Verdict};
+
+use crate::endpoints::Port;
+use crate::judge::Ours;
+use crate::packets;
+use crate::script::{Kind, Step};
+use crate::world::{self, Place};
+
+/// A difference that is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Listed {
+    /// Of two endpoints that remember a client the engine knows the latest, the kernel takes the first of its list.
+    RememberedTwice,
+    /// A refusal is sent by the address that was dialled, not by the node's own.
+    RefusedByVip,
+    /// What is in state INVALID to the kernel: it lets it pass untranslated, or drops it in iptables mode.
+    Invalid,
+    /// An ICMP error that quotes a packet from a Vip, of no known flow, is dropped.
+    UnrelatedError,
+    /// A reply from a backend that stopped serving its UDP flow is dropped.
+    StaleReply,
+    /// An ICMP error about a connection that was refused by a reset finds its flow: the kernel has forgotten it at the reset.
+    ForgottenAtReset,
+    /// A flow that began before its Service had anybody to serve it is the Service's once it has.
+    BeganUnserved,
+    /// An ICMP error about a UDP flow whose backend stopped serving finds the backend; to the kernel the flow is gone.
+    StaleError,
+    /// The node's own packet to an address of policy Local without a local endpoint is served by another (§7.4); nftables
+    /// mode has dropped it before it could be.
+    OwnShortCircuit,
+    /// The firewall of a Service without endpoints is asked first, also about the node's own packets, which nftables mode
+    /// refuses.
+    OwnFirewall,
+    /// Fragments are translated one by one; the kernel sends none of a datagram that never becomes whole.
+    NeverWhole,
+}
+
+impl Listed {
+    /// Whether engine and kernel may know different things afterwards.
+    pub fn parts(self) -> bool {
+        matches!(self, Self::NeverWhole | Self::BeganUnserved | Self::OwnShortCircuit)
+    }
+}
+
+/// Whether both sides let the same out. Fragments are compared as the datagram that they are: the kernel makes it whole, may
+/// cut it up anew, and names IPv6's anew; the node takes it in one.
+pub fn same(ours: &[(Place, Vec<u8>)], theirs: &[(Place, Vec<u8>)]) -> bool {
+    if let ([(our_place, our)], [(their_place, their)]) = (ours, theirs) {
+        return our_place == their_place && our == their;
+    }
+    let whole = |all: &[(Place, Vec<u8>)]| {
+        let place = all.first()?.0;
+        let pieces: Vec<&[u8]> = all.iter().filter(|(at, _)| *at == place).map(|(_, packet)| &packet[..]).collect();
+        let whole = (pieces.len() == all.len()).then(|| packets::whole(&pieces))??;
+        Some((place, whole))
+    };
+    ours.is_empty() && theirs.is_empty() || whole(ours).is_some_and(|ours| whole(theirs) == Some(ours))
+}
+
+/// A difference, and what is known of it.
+pub struct Seen<'j> {
+    pub is_iptables: bool,
+    pub ports: &'j [Port],
+    pub step: &'j Step,
+    pub ours: &'j Ours,
+    /// What becomes of the packet if nobody touches it.
+    pub untouched: (Place, Vec<u8>),
+    /// Earlier packets of the conversation were not translated by either.
+    pub was_passed: bool,
+}
+
+impl Seen<'_> {
+    /// The deliberate difference that this is, if it is one.
+    pub fn listed(&self) -> Option<Listed> {
+        let (step, ours, verdict) = (self.step, self.ours, *self.ours.verdicts.first()?);
+        let is_forwarded = matches!(verdict, Verdict::Forward { direction: Direction::Original, .. });
+        match step.kind {
+            Kind::UnknownError if self.is_invalid() && verdict == Verdict::Drop(DropReason::UnrelatedError) => {
+                return Some(Listed::UnrelatedError);
+            }
+            Kind::BadChecksum | Kind::StrayEnd | Kind::OutOfWindow | Kind::UnknownError if self.is_invalid() => {
+                return Some(Listed::Invalid);
+            }
+            Kind::ErrorAfterRefusal if self.is_invalid() => return Some(Listed::ForgottenAtReset),
+            Kind::Error if self.is_invalid() && self.is_about_stale_flow() => return Some(Listed::StaleError),
+            Kind::Incomplete | Kind::Overlapping if step.taken.is_empty() => return Some(Listed::NeverWhole),
+            _ => {}
+        }
+        if verdict == Verdict::Drop(DropReason::StaleFlow) && ours.out.is_empty() {
+            return Some(Listed::StaleReply);
+        }
+        if is_forwarded && self.was_passed && step.taken == [self.untouched.clone()] {
+            return Some(Listed::BeganUnserved);
+        }
+        if let Some(port) = self.own_in_nftables() {
+            if is_forwarded && step.taken.is_empty() && port.external_local && port.local.is_empty() {
+                return Some(Listed::OwnShortCircuit);
+            }
+            let is_refused = matches!(&step.taken[..], [(Place::Node, their)] if packets::message(their).is_some());
+            if verdict == Verdict::Drop(DropReason::SourceRange) && is_refused && !port.has_any {
+                return Some(Listed::OwnFirewall);
+            }
+        }
+        if let ([(_, our)], [(_, their)]) = (&ours.out[..], &step.taken[..])
+            && ours.verdicts.iter().any(|verdict| matches!(verdict, Verdict::Reject(_)))
+        {
+            return is_same_refusal(&step.given, our, their).then_some(Listed::RefusedByVip);
+        }
+        None
+    }
+
+    /// Whether the kernel took the packet for INVALID: it is not translated, and in iptables mode dropped where it would be
+    /// forwarded.
+    fn is_invalid(&self) -> bool {
+        match self.is_iptables && self.untouched.0 != Place::Node && self.step.from != Place::Node {
+            true => self.step.taken.is_empty(),
+            false => self.step.taken == [self.untouched.clone()],
+        }
+    }
+
+    /// Whether what the engine let out quotes a UDP packet to a backend that serves no more.
+    fn is_about_stale_flow(&self) -> bool {
+        let quote = |packet| packets::message(packet).and_then(|message| message.get(8..));
+        let Some(quote) = self.ours.out.first().and_then(|(_, packet)| quote(packet)) else { return false };
+        let ends = packets::ends(quote).filter(|_| packets::protocol(quote) == packets::UDP);
+        let serves =
+            |endpoint| self.ports.iter().any(|port| port.protocol == "udp" && port.serving.contains(&endpoint));
+        ends.is_some_and(|(from, to)| !serves(from) && !serves(to))
+    }
+
+    /// The service port that a packet of the node's own dials by an external address, in nftables mode.
+    fn own_in_nftables(&self) -> Option<&Port> {
+        if self.is_iptables || self.step.from != Place::Node {
+            return None;
+        }
+        let (_, to) = packets::ends(&self.step.given[0])?;
+        let protocol = if packets::protocol(&self.step.given[0]) == packets::TCP { "tcp" } else { "udp" };
+        let is_dialled = |port: &&Port| {
+            let mut vips = port.external_ips.iter().chain(&port.load_balancer_ips);
+            port.protocol == protocol && port.port == to.port() && vips.any(|ip| *ip == to.ip())
+        };
+        self.ports.iter().find(is_dialled)
+    }
+}
+
+/// Whether both packets refuse this one: to the same host, with the same type and code, the quote that of the packet but for
+/// hops. Of fragments the kernel quotes the whole that it made of them.
+fn is_same_refusal(given: &[Vec<u8>], ours: &[u8], theirs: &[u8]) -> bool {
+    let (Some(our), Some(their)) = (packets::message(ours), packets::message(theirs)) else { return false };
+    let by_node = world::place_of(packets::addresses(theirs).0) == Place::Node;
+    let alike = by_node
+        && packets::addresses(ours).1 == packets::addresses(theirs).1
+        && our[..2] == their[..2]
+        && our[4..8] == their[4..8]
+        && given.iter().any(|packet| packet.starts_with(&our[8..]));
+    if let [packet] = given {
+        let without_hops = |packet: &[u8]| {
+            let mut packet = packet.to_vec();
+            match packets::is_v4(&packet) {
+                true => packet[8..12].fill(0),
+                false => packet[7] = 0,
+            }
+            packet
+        };
+        return alike && without_hops(&our[8..]) == without_hops(&their[8..]) && packets::offset(packet).is_none();
+    }
+    alike && packets::ends(&our[8..]).is_some_and(|ends| packets::ends(&their[8..]) == Some(ends))
+}

@@ -1,0 +1,120 @@
+//! One conversation: what both sides have said so far, and how each looks to the other.
+
+use std::net::SocketAddr;
+
+use crate::packets;
+use crate::world::{self, Place};
+
+/// Where a conversation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    New,
+    /// The client has spoken.
+    SynSent,
+    SynReceived,
+    Open,
+    /// Both have said their last, and one confirmation is due.
+    Closing,
+    /// It has ended, and may be opened once more.
+    Done,
+    Over,
+}
+
+pub struct Talk {
+    pub protocol: u8,
+    pub client: SocketAddr,
+    pub dialled: SocketAddr,
+    /// The client as its backend sees it, and the backend.
+    pub met: Option<(SocketAddr, SocketAddr)>,
+    /// The last packet that arrived at the backend.
+    pub at_backend: Option<Vec<u8>>,
+    /// The last one that arrived at the client.
+    pub at_client: Option<Vec<u8>>,
+    pub stage: Stage,
+    pub client_next: u32,
+    pub server_next: u32,
+    pub client_closed: bool,
+    pub server_closed: bool,
+    pub client_closed_last: bool,
+    /// The backend answered the first SYN with a reset.
+    pub is_refused: bool,
+}
+
+impl Talk {
+    pub fn new(protocol: u8, client: SocketAddr, dialled: SocketAddr, (client_next, server_next): (u32, u32)) -> Self {
+        Self {
+            protocol,
+            client,
+            dialled,
+            met: None,
+            at_backend: None,
+            at_client: None,
+            stage: Stage::New,
+            client_next,
+            server_next,
+            client_closed: false,
+            server_closed: false,
+            client_closed_last: false,
+            is_refused: false,
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// Whether a Service took it.
+    pub fn is_translated(&self) -> bool {
+        self.met.is_some_and(|(_, backend)| backend != self.dialled)
+    }
+
+    /// A new connection over the same ports.
+    pub fn reopen(&mut self) {
+        (self.client_closed, self.server_closed, self.is_refused) = (false, false, false);
+        self.client_next = self.client_next.wrapping_add(1_000_000);
+        self.server_next = self.server_next.wrapping_add(2_000_000);
+        (self.met, self.at_backend, self.at_client) = (None, None, None);
+        self.stage = Stage::SynSent;
+    }
+
+    /// From whom and to whom the next packet of this side goes, as that side knows them.
+    pub fn ends(&self, by_client: bool) -> Option<(SocketAddr, SocketAddr)> {
+        match by_client {
+            true => Some((self.client, self.dialled)),
+            false => self.met.map(|(seen, backend)| (backend, seen)),
+        }
+    }
+
+    /// Where the packets of this side come from.
+    pub fn place(&self, by_client: bool) -> Place {
+        world::place_of(self.ends(by_client).map_or(self.client, |(from, _)| from).ip())
+    }
+
+    pub fn sequence_of(&self, by_client: bool) -> u32 {
+        if by_client { self.client_next } else { self.server_next }
+    }
+
+    pub fn expected_by(&self, by_client: bool) -> u32 {
+        self.sequence_of(!by_client)
+    }
+
+    /// Counts what a segment takes of the sequence.
+    pub fn said(&mut self, by_client: bool, flags: &str, length: usize) {
+        let taken = length as u32 + u32::from(flags.contains(['S', 'F']));
+        let next = if by_client { &mut self.client_next } else { &mut self.server_next };
+        *next = next.wrapping_add(taken);
+    }
+
+    /// Learns from what the kernel let through of a packet of this conversation: who the backend is.
+    pub fn saw(&mut self, given: &[u8], taken: &[(Place, Vec<u8>)]) {
+        let is_ours = |packet: &&(Place, Vec<u8>)| packets::protocol(&packet.1) == self.protocol;
+        let Some((_, packet)) = taken.iter().find(is_ours) else { return };
+        let Some(ends) = packets::ends(packet) else { return };
+        if packets::addresses(given).0 == self.client.ip() && packets::addresses(given).1 == self.dialled.ip() {
+            self.met = Some(ends);
+            self.at_backend = Some(packet.clone());
+        } else {
+            self.at_client = Some(packet.clone());
+        }
+    }
+}
