@@ -58,8 +58,8 @@ pub struct Judge {
     ports: Vec<Port>,
     /// Which clients which endpoints of which service ports remember.
     remembered: BTreeSet<(String, Address, SocketAddr)>,
-    /// Which of them the engine has in mind, which keeps one for each client and service port.
-    latest: HashMap<(String, Address), SocketAddr>,
+    /// Clients of sticky service ports whom the engine may remember otherwise: a stray packet of theirs began a flow.
+    muddled: BTreeSet<(String, Address)>,
     /// Conversations in which engine and kernel went apart for a listed reason, and may stay apart.
     parted: BTreeSet<usize>,
     /// Conversations that went untranslated before.
@@ -68,10 +68,12 @@ pub struct Judge {
     at: usize,
     /// How many fragments were given twice, each time as another datagram's.
     twins: u16,
+    /// Whether every step is printed.
+    is_traced: bool,
 }
 
 /// Judges what happened in a scenario.
-pub fn judge(seed: u64, objects: &Objects, events: &[Event]) -> Report {
+pub fn judge(seed: u64, objects: &Objects, events: &[Event], is_traced: bool) -> Report {
     let mut config = lab::config();
     (config.seed, config.replies_per_second) = (seed, 1_000_000);
     let lab = Lab::with(config, SIZES, objects.node.clone(), []);
@@ -80,19 +82,25 @@ pub fn judge(seed: u64, objects: &Objects, events: &[Event]) -> Report {
         objects: objects.clone(),
         ports: endpoints::ports(objects),
         remembered: BTreeSet::new(),
-        latest: HashMap::new(),
+        muddled: BTreeSet::new(),
         parted: BTreeSet::new(),
         passed: BTreeSet::new(),
         report: Report::default(),
         at: 0,
         twins: 0,
+        is_traced,
     };
     judge.update(objects);
     for (at, event) in events.iter().enumerate() {
         judge.at = at;
         judge.lab.now += 1;
         match event {
-            Event::Change(objects) => judge.update(objects),
+            Event::Change(objects) => {
+                if is_traced {
+                    println!("{at} the endpoints change");
+                }
+                judge.update(objects);
+            }
             Event::Step(step) => judge.step(step),
         }
     }
@@ -124,6 +132,11 @@ impl Judge {
         }
         self.report.packets += step.given.len();
         let ours = self.ours(step);
+        if self.is_traced {
+            println!("{} {:?} talk {}: {:?}", self.at, step.kind, step.talk, ours.verdicts);
+            step.given.iter().for_each(|packet| println!("    {:?} {}", step.from, packets::summed_up(packet)));
+            step.taken.iter().for_each(|(to, packet)| println!("    -> {to:?} {}", packets::summed_up(packet)));
+        }
         for verdict in &ours.verdicts {
             match verdict {
                 Verdict::Forward { .. } => self.report.forwarded += 1,
@@ -147,7 +160,7 @@ impl Judge {
             was_passed: self.passed.contains(&step.talk),
         };
         let listed = seen.listed();
-        if listed.is_some_and(Listed::parts) {
+        if listed.is_some_and(|listed| listed.parts(step.kind)) {
             self.parted.insert(step.talk);
         }
         let mut told = format!("{:?} from {:?}, talk {}\n", step.kind, step.from, step.talk);
@@ -216,7 +229,15 @@ impl Judge {
     /// Sends a packet through the engine. If it begins a flow, the kernel's choices become the engine's.
     fn throw(&mut self, step: &Step, packet: &[u8]) -> Sent {
         let begun = self.lab.engine.counters().flows_created;
+        // Where there is affinity a choice of the engine's own would be remembered.
+        let newcomer = self.newcomer(step, packet);
+        if newcomer.is_some() {
+            self.narrow(newcomer);
+        }
         let sent = self.lab.send_as(packet, Self::meta(step));
+        if newcomer.is_some() {
+            self.narrow(None);
+        }
         match sent.verdict {
             Verdict::Forward { flow, .. } if self.lab.engine.counters().flows_created > begun => {
                 self.report.flows += 1;
@@ -224,6 +245,17 @@ impl Judge {
             }
             _ => sent,
         }
+    }
+
+    /// The endpoint to which the kernel sends a client of a sticky service port who was not its client so far.
+    fn newcomer(&self, step: &Step, packet: &[u8]) -> Option<(Address, u16)> {
+        let (from, dialled) = packets::ends(packet)?;
+        let name = self.sticky(packets::protocol(packet), dialled)?;
+        let (_, backend) = translated(step, packet)?;
+        let (client, endpoint) = (Address::from(from.ip()), Address::from(backend.ip()));
+        let is_known =
+            self.remembered.contains(&(name.clone(), client, backend)) || self.muddled.contains(&(name, client));
+        (!is_known).then_some((endpoint, backend.port()))
     }
 
     /// The packet itself, or if it is a fragment one of another datagram that is otherwise the same.
@@ -236,13 +268,9 @@ impl Judge {
     fn adopt(&mut self, step: &Step, packet: &[u8], mut id: FlowId, mut sent: Sent) -> Sent {
         let meta = Self::meta(step);
         let Some(flow) = self.lab.engine.flow(id) else { return sent };
-        let ends = step.taken.iter().find_map(|(_, packet)| packets::ends(packet));
-        let Some((seen, backend)) = ends.filter(|(_, to)| to.ip() != packets::addresses(packet).1) else {
+        let Some((seen, backend)) = translated(step, packet) else {
             // The kernel let no flow begin, but here there is one, and its client is remembered.
-            if let Some(name) = self.sticky(&flow) {
-                let own = SocketAddr::new(flow.reply.source.into(), flow.reply.source_port);
-                self.latest.insert((name, flow.original.source), own);
-            }
+            self.muddled.extend(self.sticky_of(&flow).map(|name| (name, flow.original.source)));
             return sent;
         };
         let (address, port) = (Address::from(backend.ip()), backend.port());
@@ -286,27 +314,29 @@ impl Judge {
         sent
     }
 
-    /// The sticky service port that a flow dials, by its name.
-    fn sticky(&self, flow: &Flow) -> Option<String> {
-        let dialled = SocketAddr::new(flow.original.destination.into(), flow.original.destination_port);
-        let protocol = if flow.original.protocol.0 == packets::TCP { "tcp" } else { "udp" };
+    /// The sticky service port that has this destination, by its name.
+    fn sticky(&self, protocol: u8, dialled: SocketAddr) -> Option<String> {
+        let protocol = if protocol == packets::TCP { "tcp" } else { "udp" };
         let port = self.ports.iter().find(|port| port.protocol == protocol && port.is_dialled_by(dialled))?;
         port.affinity.map(|_| port.name.clone())
     }
 
+    fn sticky_of(&self, flow: &Flow) -> Option<String> {
+        let dialled = SocketAddr::new(flow.original.destination.into(), flow.original.destination_port);
+        self.sticky(flow.original.protocol.0, dialled)
+    }
+
     /// Session affinity (SEMANTICS §7.6): who is remembered by an endpoint of the pool gets it, here as there.
     fn check_affinity(&mut self, flow: &Flow, backend: SocketAddr, in_pool: &[SocketAddr]) {
-        let Some(name) = self.sticky(flow) else { return };
+        let Some(name) = self.sticky_of(flow) else { return };
         let client = flow.original.source;
         let remembers = |endpoint: &&SocketAddr| self.remembered.contains(&(name.clone(), client, **endpoint));
         let known: Vec<SocketAddr> = in_pool.iter().filter(remembers).copied().collect();
         let chosen = SocketAddr::new(flow.reply.source.into(), flow.reply.source_port);
         if !known.is_empty() && chosen != backend {
-            let latest = self.latest.get(&(name.clone(), client));
-            let listed = latest.is_some_and(|latest| *latest != backend).then_some(Listed::RememberedTwice);
+            let listed = self.muddled.contains(&(name.clone(), client)).then_some(Listed::StrayRemembered);
             self.differ(listed, format!("{client} is remembered by {known:?}: kernel {backend}, engine {chosen}\n"));
         }
-        self.latest.insert((name.clone(), client), backend);
         self.remembered.insert((name, client, backend));
     }
 
@@ -331,6 +361,12 @@ impl Port {
         let mut vips = self.external_ips.iter().chain(&self.load_balancer_ips).chain([&self.cluster_ip]);
         vips.any(|ip| SocketAddr::new(*ip, self.port) == dialled) || self.node_port == Some(dialled.port())
     }
+}
+
+/// The client as the backend sees it, and the backend, if the kernel translated the packet.
+fn translated(step: &Step, packet: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let ends = step.taken.iter().find_map(|(_, packet)| packets::ends(packet));
+    ends.filter(|(_, to)| to.ip() != packets::addresses(packet).1)
 }
 
 /// Where a packet goes that the node sends on, and how it leaves: a hop less. What the node itself sends has all its hops, but

@@ -12,8 +12,8 @@ use crate::world::{self, Place};
 /// A difference that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Listed {
-    /// Of two endpoints that remember a client the engine knows the latest, the kernel takes the first of its list.
-    RememberedTwice,
+    /// A client whose stray packet began a flow here is remembered by that flow's endpoint.
+    StrayRemembered,
     /// A refusal is sent by the address that was dialled, not by the node's own.
     RefusedByVip,
     /// What is in state INVALID to the kernel: it lets it pass untranslated, or drops it in iptables mode.
@@ -22,7 +22,8 @@ pub enum Listed {
     UnrelatedError,
     /// A reply from a backend that stopped serving its UDP flow is dropped.
     StaleReply,
-    /// An ICMP error about a connection that was refused by a reset finds its flow: the kernel has forgotten it at the reset.
+    /// A connection that was reset before the backend said anything else goes on if somebody goes on: the kernel has forgotten
+    /// it at the reset.
     ForgottenAtReset,
     /// A flow that began before its Service had anybody to serve it is the Service's once it has.
     BeganUnserved,
@@ -40,8 +41,10 @@ pub enum Listed {
 
 impl Listed {
     /// Whether engine and kernel may know different things afterwards.
-    pub fn parts(self) -> bool {
-        matches!(self, Self::NeverWhole | Self::BeganUnserved | Self::OwnShortCircuit)
+    pub fn parts(self, kind: Kind) -> bool {
+        let begins = matches!(kind, Kind::StrayEnd | Kind::BadChecksum);
+        matches!(self, Self::NeverWhole | Self::BeganUnserved | Self::OwnShortCircuit | Self::ForgottenAtReset)
+            || begins
     }
 }
 
@@ -78,18 +81,24 @@ impl Seen<'_> {
         let (step, ours, verdict) = (self.step, self.ours, *self.ours.verdicts.first()?);
         let is_forwarded = matches!(verdict, Verdict::Forward { direction: Direction::Original, .. });
         match step.kind {
-            Kind::UnknownError if self.is_invalid() && verdict == Verdict::Drop(DropReason::UnrelatedError) => {
+            Kind::Error | Kind::UnknownError
+                if self.is_invalid() && verdict == Verdict::Drop(DropReason::UnrelatedError) =>
+            {
                 return Some(Listed::UnrelatedError);
             }
             Kind::BadChecksum | Kind::StrayEnd | Kind::OutOfWindow | Kind::UnknownError if self.is_invalid() => {
                 return Some(Listed::Invalid);
             }
-            Kind::ErrorAfterRefusal if self.is_invalid() => return Some(Listed::ForgottenAtReset),
             Kind::Error if self.is_invalid() && self.is_about_stale_flow() => return Some(Listed::StaleError),
             Kind::Incomplete | Kind::Overlapping if step.taken.is_empty() => return Some(Listed::NeverWhole),
             _ => {}
         }
-        if verdict == Verdict::Drop(DropReason::StaleFlow) && ours.out.is_empty() {
+        let goes_elsewhere = matches!(verdict, Verdict::Forward { .. })
+            && matches!((&ours.out[..], &step.taken[..]), ([(_, our)], [(_, their)]) if packets::ends(our) != packets::ends(their));
+        if step.is_forgotten && (self.is_invalid() || goes_elsewhere) {
+            return Some(Listed::ForgottenAtReset);
+        }
+        if ours.verdicts.contains(&Verdict::Drop(DropReason::StaleFlow)) && ours.out.is_empty() {
             return Some(Listed::StaleReply);
         }
         if is_forwarded && self.was_passed && step.taken == [self.untouched.clone()] {

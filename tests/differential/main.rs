@@ -100,7 +100,7 @@ fn run() -> ExitCode {
     for seed in seeds.clone() {
         let objects = Objects::new(seed, &mut Chance::new(seed).named("objects"));
         let events = script::play(seed, &router, &objects);
-        let report = judge::judge(seed, &objects, &events);
+        let report = judge::judge(seed, &objects, &events, one.is_some());
         totals.packets += report.packets;
         totals.flows += report.flows;
         totals.forwarded += report.forwarded;

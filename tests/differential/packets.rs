@@ -214,18 +214,37 @@ pub fn shortest_quote(packet: &[u8]) -> usize {
     transport(packet).0 + 8
 }
 
-/// One line about a packet, for a report.
-pub fn told(packet: &[u8]) -> String {
+/// Who sends what to whom, in a few words.
+pub fn summed_up(packet: &[u8]) -> String {
     let (from, to) = addresses(packet);
     let ends = ends(packet).map_or(format!("{from} > {to}"), |(from, to)| format!("{from} > {to}"));
-    let kind = match protocol(packet) {
-        ICMP | ICMPV6 => "icmp",
-        TCP => "tcp",
-        UDP => "udp",
-        _ => "other",
+    let (at, protocol, piece) = transport(packet);
+    let word = |offset: usize| {
+        let bytes = packet.get(at + offset..at + offset + 4).and_then(|bytes| bytes.try_into().ok());
+        u32::from_be_bytes(bytes.unwrap_or_default())
     };
+    let kind = match protocol {
+        ICMP | ICMPV6 => format!("icmp {}/{}", word(0) >> 24, word(0) >> 16 & 0xff),
+        TCP => {
+            let flags: String = "FSRPA"
+                .chars()
+                .enumerate()
+                .filter(|(bit, _)| word(12) >> 16 & 1 << bit != 0)
+                .map(|(_, flag)| flag)
+                .collect();
+            format!("tcp {flags} seq {} ack {}", word(4), word(8))
+        }
+        UDP => "udp".into(),
+        _ => "other".into(),
+    };
+    let piece = piece.map_or(String::new(), |(offset, more)| format!(" piece at {offset}, more: {more}"));
+    format!("{kind} {ends} {} bytes{piece}", packet.len())
+}
+
+/// The same with the bytes it begins with, for a report.
+pub fn told(packet: &[u8]) -> String {
     let hex: String = packet.iter().take(96).map(|byte| format!("{byte:02x}")).collect();
-    format!("{kind} {ends} {} bytes {hex}", packet.len())
+    format!("{} {hex}", summed_up(packet))
 }
 
 /// The same fragment eight bytes further on, with other bytes: it overlaps its neighbour.

@@ -43,8 +43,6 @@ pub enum Kind {
     BadChecksum,
     /// An ICMP error about a packet of a known flow.
     Error,
-    /// The same, when the backend has refused the connection.
-    ErrorAfterRefusal,
     /// An ICMP error about a packet that nobody sent.
     UnknownError,
     Ping,
@@ -59,6 +57,8 @@ pub enum Kind {
 pub struct Step {
     pub kind: Kind,
     pub talk: usize,
+    /// There was a reset before the backend said anything, so that the kernel has forgotten the flow.
+    pub is_forgotten: bool,
     pub from: Place,
     /// One packet, or the fragments of one.
     pub given: Vec<Vec<u8>>,
@@ -223,7 +223,6 @@ impl Script<'_> {
             }
             Stage::SynSent if draw < 18 => {
                 talk.stage = Stage::Done;
-                talk.is_refused = true;
                 self.say(at, false, "RA", 0, Kind::Plain);
             }
             Stage::SynSent => {
@@ -373,8 +372,7 @@ impl Script<'_> {
         let quoted = if self.happens(30) { packets::shortest_quote(&about) } else { 528 };
         let identification = self.identify();
         let packet = packets::error(from, kind, &about, quoted, identification);
-        let kind = if self.talks[at].is_refused { Kind::ErrorAfterRefusal } else { Kind::Error };
-        self.give(kind, at, world::place_of(receiver), vec![packet]);
+        self.give(Kind::Error, at, world::place_of(receiver), vec![packet]);
     }
 
     /// Something that no orderly client sends.
@@ -426,7 +424,9 @@ impl Script<'_> {
     /// Gives packets to the kernel, and keeps what came of them.
     fn give(&mut self, kind: Kind, talk: usize, from: Place, given: Vec<Vec<u8>>) {
         let taken: Vec<_> = given.iter().flat_map(|packet| self.router.give(from, packet)).collect();
-        self.talks[talk].saw(&given[0], &taken);
-        self.events.push(Event::Step(Step { kind, talk, from, given, taken }));
+        let now = self.talks[talk].is_forgotten;
+        let is_forgotten = std::mem::replace(&mut self.talks[talk].was_forgotten, now);
+        self.talks[talk].saw(&given, &taken);
+        self.events.push(Event::Step(Step { kind, talk, is_forgotten, from, given, taken }));
     }
 }

@@ -36,8 +36,12 @@ pub struct Talk {
     pub client_closed: bool,
     pub server_closed: bool,
     pub client_closed_last: bool,
-    /// The backend answered the first SYN with a reset.
-    pub is_refused: bool,
+    /// The backend has said something other than a reset.
+    pub is_answered: bool,
+    /// Before the backend said anything, there was a reset.
+    pub is_forgotten: bool,
+    /// The same, as of the last packet.
+    pub was_forgotten: bool,
 }
 
 impl Talk {
@@ -55,7 +59,9 @@ impl Talk {
             client_closed: false,
             server_closed: false,
             client_closed_last: false,
-            is_refused: false,
+            is_answered: false,
+            is_forgotten: false,
+            was_forgotten: false,
         }
     }
 
@@ -70,7 +76,8 @@ impl Talk {
 
     /// A new connection over the same ports.
     pub fn reopen(&mut self) {
-        (self.client_closed, self.server_closed, self.is_refused) = (false, false, false);
+        (self.client_closed, self.server_closed) = (false, false);
+        (self.is_answered, self.is_forgotten, self.was_forgotten) = (false, false, false);
         self.client_next = self.client_next.wrapping_add(1_000_000);
         self.server_next = self.server_next.wrapping_add(2_000_000);
         (self.met, self.at_backend, self.at_client) = (None, None, None);
@@ -98,19 +105,24 @@ impl Talk {
         self.sequence_of(!by_client)
     }
 
-    /// Counts what a segment takes of the sequence.
+    /// Counts what a segment takes of the sequence, and what it does to the connection.
     pub fn said(&mut self, by_client: bool, flags: &str, length: usize) {
+        match flags.contains('R') {
+            true => self.is_forgotten |= !self.is_answered,
+            false => self.is_answered |= !by_client,
+        }
         let taken = length as u32 + u32::from(flags.contains(['S', 'F']));
         let next = if by_client { &mut self.client_next } else { &mut self.server_next };
         *next = next.wrapping_add(taken);
     }
 
     /// Learns from what the kernel let through of a packet of this conversation: who the backend is.
-    pub fn saw(&mut self, given: &[u8], taken: &[(Place, Vec<u8>)]) {
-        let is_ours = |packet: &&(Place, Vec<u8>)| packets::protocol(&packet.1) == self.protocol;
-        let Some((_, packet)) = taken.iter().find(is_ours) else { return };
-        let Some(ends) = packets::ends(packet) else { return };
-        if packets::addresses(given).0 == self.client.ip() && packets::addresses(given).1 == self.dialled.ip() {
+    pub fn saw(&mut self, given: &[Vec<u8>], taken: &[(Place, Vec<u8>)]) {
+        let Some(sent) = given.iter().find_map(|packet| packets::ends(packet)) else { return };
+        let Some((ends, packet)) = taken.iter().find_map(|(_, packet)| Some((packets::ends(packet)?, packet))) else {
+            return;
+        };
+        if sent == (self.client, self.dialled) {
             self.met = Some(ends);
             self.at_backend = Some(packet.clone());
         } else {
