@@ -1,7 +1,7 @@
 //! What kube-proxy does to the kernel's flows after its rules changed: UDP entries of service ports that something serves, to a
 //! backend that does not, are deleted (SEMANTICS §11.5).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use lb_core::Family;
 
@@ -13,7 +13,9 @@ pub fn clean(family: Family, ports: &[Port]) {
     let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
     let table = run("conntrack", &format!("-L -p udp -f {family}"), "");
     for entry in table.lines().filter_map(Entry::read) {
-        let Some(port) = ports.iter().find(|port| dials(&entry, port)) else { continue };
+        let Some(port) = ports.iter().find(|port| port.protocol == "udp" && port.is_dialled_by(entry.to)) else {
+            continue;
+        };
         if !port.serving.is_empty() && !port.serving.contains(&entry.answers) {
             let Entry { from, to, .. } = entry;
             let tuple = format!("-s {} -d {} --sport {} --dport {}", from.ip(), to.ip(), from.port(), to.port());
@@ -42,11 +44,4 @@ impl Entry {
             answers: socket(sources.get(1)?, source_ports.get(1)?)?,
         })
     }
-}
-
-/// Whether the entry's first destination is the service port's: a node port by its number alone.
-fn dials(entry: &Entry, port: &Port) -> bool {
-    let is_vip = |ip: &IpAddr| entry.to == SocketAddr::new(*ip, port.port);
-    let vips = || port.external_ips.iter().chain(&port.load_balancer_ips).chain([&port.cluster_ip]);
-    port.protocol == "udp" && (vips().any(is_vip) || port.node_port == Some(entry.to.port()))
 }

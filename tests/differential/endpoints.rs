@@ -37,6 +37,12 @@ impl Port {
         self.node_port.is_some() || !self.external_ips.is_empty() || !self.load_balancer_ips.is_empty()
     }
 
+    /// Whether it is one of its frontends; a node port by its number alone.
+    pub fn is_dialled_by(&self, dialled: SocketAddr) -> bool {
+        let mut vips = self.external_ips.iter().chain(&self.load_balancer_ips).chain([&self.cluster_ip]);
+        vips.any(|ip| SocketAddr::new(*ip, self.port) == dialled) || self.node_port == Some(dialled.port())
+    }
+
     /// The endpoints of one policy.
     pub fn pool(&self, local: bool) -> &[SocketAddr] {
         if local { &self.local } else { &self.cluster }
@@ -91,7 +97,7 @@ fn of(objects: &Objects, served: &Served, port: &ServicePort) -> Port {
     let uses_cluster = !internal_local || is_external;
     let uses_local = internal_local || external_local;
     let cluster = match uses_cluster {
-        true => or_leaving(chosen(&|endpoint| endpoint.ready), chosen(&is_leaving)),
+        true => or_leaving(nearby(objects, &all), chosen(&is_leaving)),
         false => Vec::new(),
     };
     let local = match uses_local {
@@ -125,6 +131,22 @@ fn of(objects: &Objects, served: &Served, port: &ServicePort) -> Port {
         has_any,
         serving: chosen(&|endpoint| endpoint.serving),
     }
+}
+
+/// The ready endpoints that hints leave for this node (§5.4).
+fn nearby(objects: &Objects, all: &[(&Endpoint, SocketAddr)]) -> Vec<SocketAddr> {
+    let ready: Vec<_> = all.iter().filter(|(endpoint, _)| endpoint.ready).collect();
+    let zone = objects.node.zone.as_ref();
+    let by_node = |endpoint: &Endpoint| endpoint.node_hints.contains(&objects.node.name);
+    let by_zone = |endpoint: &Endpoint| zone.is_some_and(|zone| endpoint.zone_hints.contains(zone));
+    let kept = |is_hinted: &dyn Fn(&Endpoint) -> bool, is_near: &dyn Fn(&Endpoint) -> bool| {
+        let all_hinted = ready.iter().all(|(endpoint, _)| is_hinted(endpoint));
+        let near: Vec<_> = ready.iter().filter(|(endpoint, _)| is_near(endpoint)).map(|(_, socket)| *socket).collect();
+        (all_hinted && !near.is_empty()).then_some(near)
+    };
+    kept(&|endpoint| !endpoint.node_hints.is_empty(), &by_node)
+        .or_else(|| kept(&|endpoint| !endpoint.zone_hints.is_empty(), &by_zone))
+        .unwrap_or_else(|| ready.iter().map(|(_, socket)| *socket).collect())
 }
 
 /// The pods' block, if the node can tell pods by it.

@@ -25,7 +25,7 @@ pub enum Listed {
     /// A connection that was reset before the backend said anything else goes on if somebody goes on: the kernel has forgotten
     /// it at the reset.
     ForgottenAtReset,
-    /// A flow that began before its Service had anybody to serve it is the Service's once it has.
+    /// A flow that the kernel let begin, untranslated, before its Service had anybody to serve it is the Service's once it has.
     BeganUnserved,
     /// An ICMP error about a UDP flow whose backend stopped serving finds the backend; to the kernel the flow is gone.
     StaleError,
@@ -35,6 +35,9 @@ pub enum Listed {
     /// The firewall of a Service without endpoints is asked first, also about the node's own packets, which nftables mode
     /// refuses.
     OwnFirewall,
+    /// A SYN over a connection that has ended begins a new flow; the kernel goes on with the old one, to a backend that is
+    /// none any more, unless the backend closed first or the client reset it.
+    Reopened,
     /// Fragments are translated one by one; the kernel sends none of a datagram that never becomes whole.
     NeverWhole,
 }
@@ -43,8 +46,10 @@ impl Listed {
     /// Whether engine and kernel may know different things afterwards.
     pub fn parts(self, kind: Kind) -> bool {
         let begins = matches!(kind, Kind::StrayEnd | Kind::BadChecksum);
-        matches!(self, Self::NeverWhole | Self::BeganUnserved | Self::OwnShortCircuit | Self::ForgottenAtReset)
-            || begins
+        matches!(
+            self,
+            Self::NeverWhole | Self::BeganUnserved | Self::OwnShortCircuit | Self::ForgottenAtReset | Self::Reopened
+        ) || begins
     }
 }
 
@@ -98,10 +103,15 @@ impl Seen<'_> {
         if step.is_forgotten && (self.is_invalid() || goes_elsewhere) {
             return Some(Listed::ForgottenAtReset);
         }
+        let kernels = step.taken.iter().find_map(|(_, packet)| packets::ends(packet)).map(|(_, backend)| backend);
+        if kernels.is_some() && kernels == step.before && packets::is_syn(&step.given[0]) {
+            return Some(Listed::Reopened);
+        }
         if ours.verdicts.contains(&Verdict::Drop(DropReason::StaleFlow)) && ours.out.is_empty() {
             return Some(Listed::StaleReply);
         }
-        if is_forwarded && self.was_passed && step.taken == [self.untouched.clone()] {
+        let is_untranslated = step.taken == [self.untouched.clone()] || (self.is_own() && step.taken.is_empty());
+        if is_forwarded && self.was_passed && is_untranslated {
             return Some(Listed::BeganUnserved);
         }
         if let Some(port) = self.own_in_nftables() {
@@ -130,14 +140,22 @@ impl Seen<'_> {
         }
     }
 
-    /// Whether what the engine let out quotes a UDP packet to a backend that serves no more.
+    /// Whether the node sends it to itself.
+    fn is_own(&self) -> bool {
+        (self.step.from, self.untouched.0) == (Place::Node, Place::Node)
+    }
+
+    /// Whether this is about a UDP packet of a service port to whose backend, as the engine has it, nothing should go any more.
     fn is_about_stale_flow(&self) -> bool {
-        let quote = |packet| packets::message(packet).and_then(|message| message.get(8..));
-        let Some(quote) = self.ours.out.first().and_then(|(_, packet)| quote(packet)) else { return false };
-        let ends = packets::ends(quote).filter(|_| packets::protocol(quote) == packets::UDP);
-        let serves =
-            |endpoint| self.ports.iter().any(|port| port.protocol == "udp" && port.serving.contains(&endpoint));
-        ends.is_some_and(|(from, to)| !serves(from) && !serves(to))
+        let quoted = |packet: &[u8]| {
+            let quote = packets::message(packet)?.get(8..).filter(|quote| packets::protocol(quote) == packets::UDP)?;
+            packets::ends(quote)
+        };
+        let Some((_, our)) = self.ours.out.first() else { return false };
+        // The client complains, so what is quoted went from the service port to it.
+        let (Some((dialled, _)), Some((backend, _))) = (quoted(&self.step.given[0]), quoted(our)) else { return false };
+        let port = self.ports.iter().find(|port| port.protocol == "udp" && port.is_dialled_by(dialled));
+        port.is_some_and(|port| !port.serving.contains(&backend))
     }
 
     /// The service port that a packet of the node's own dials by an external address, in nftables mode.

@@ -8,6 +8,8 @@
 //! $ SEED=17 cargo test --test differential         # one, and all of its differences
 //! ```
 
+#![allow(unreachable_pub, reason = "its modules are one program")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -26,25 +28,30 @@ mod talk;
 mod world;
 
 use std::collections::BTreeMap;
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use lb_host::chance::Chance;
+use nix::sched::{CloneFlags, unshare};
 
+use judge::Report;
 use objects::Objects;
 use router::Router;
 
-/// Set where this program runs in a namespace of its own.
-const INSIDE: &str = "DIFFERENTIAL_INSIDE";
+/// Much of a scenario is waiting for the kernel to put rules into force.
+const ROUTERS: usize = 6;
+/// How many failing scenarios are told in full.
+const TOLD: usize = 5;
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--list") {
         println!("differential: test");
         return ExitCode::SUCCESS;
     }
-    if std::env::var_os(INSIDE).is_some() {
-        return run();
-    }
-    let Some(missing) = missing() else { return enter() };
+    let Some(missing) = missing() else { return run() };
     if std::env::var_os("CI").is_some() {
         eprintln!("FAILED: CI must run the differential test, which lacks {missing}");
         return ExitCode::FAILURE;
@@ -55,31 +62,17 @@ fn main() -> ExitCode {
 
 /// What the test needs and this machine has not.
 fn missing() -> Option<String> {
-    let programs = ["unshare", "ip", "nft", "iptables-restore", "ip6tables-restore", "conntrack"];
-    let has = |program: &&str| {
-        let paths = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
-        paths.iter().any(|path| std::path::Path::new(path).join(program).exists())
-    };
-    if let Some(program) = programs.iter().find(|program| !has(program)) {
-        return Some(format!("the program {program} (packages nftables, iptables, conntrack, iproute2)"));
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let has = |program: &str| std::env::split_paths(&paths).any(|path| path.join(program).exists());
+    let programs = ["ip", "nft", "iptables-restore", "ip6tables-restore", "conntrack"];
+    if let Some(program) = programs.into_iter().find(|program| !has(program)) {
+        return Some(format!("the program {program} (packages iproute2, nftables, iptables, conntrack)"));
     }
-    let probe = "ip tuntap add dev probe mode tun && nft list ruleset && conntrack -L";
-    let probed = Command::new("unshare").args(["--net", "--", "sh", "-c", probe]).output();
-    (!probed.is_ok_and(|output| output.status.success()))
-        .then(|| "the right to make a network namespace: be root".into())
-}
-
-/// Runs this program once more, in a namespace that ends with it.
-fn enter() -> ExitCode {
-    let program = std::env::current_exe().expect("a name");
-    let status = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(program)
-        .env(INSIDE, "1")
-        .stdin(Stdio::null())
-        .status()
-        .expect("unshare starts");
-    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if !Path::new("/dev/net/tun").exists() {
+        return Some("/dev/net/tun".into());
+    }
+    let may = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join().expect("an answer");
+    (!may).then(|| "the right to make a network namespace: be root".into())
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -87,46 +80,60 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
 }
 
+/// Plays and judges every scenario, each on one of several routers.
 fn run() -> ExitCode {
     let one = number("SEED");
-    let seeds = match one {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SCENARIOS").unwrap_or(40),
-    };
-    let router = Router::new();
-    let mut totals = judge::Report::default();
+    let seeds = one.map_or(0..number("SCENARIOS").unwrap_or(40), |seed| seed..seed + 1);
+    let next = AtomicU64::new(seeds.start);
+    let reports = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..ROUTERS.min(seeds.clone().count()) {
+            scope.spawn(|| {
+                // Of this thread alone, and of the programs that it starts.
+                unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+                let router = Router::new();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if !seeds.contains(&seed) {
+                        break;
+                    }
+                    let objects = Objects::new(seed, &mut Chance::new(seed).named("objects"));
+                    let events = script::play(seed, &router, &objects);
+                    let report = judge::judge(seed, &objects, &events, one.is_some());
+                    if report.differences.iter().any(|difference| difference.listed.is_none()) {
+                        eprintln!("SEED={seed} differs from the kernel");
+                    }
+                    reports.lock().expect("no panic").insert(seed, report);
+                }
+            });
+        }
+    });
+    tell(&reports.into_inner().expect("no panic"), one.is_some())
+}
+
+fn tell(reports: &BTreeMap<u64, Report>, in_full: bool) -> ExitCode {
+    let mut totals = Report::default();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut failed = Vec::new();
-    for seed in seeds.clone() {
-        let objects = Objects::new(seed, &mut Chance::new(seed).named("objects"));
-        let events = script::play(seed, &router, &objects);
-        let report = judge::judge(seed, &objects, &events, one.is_some());
-        totals.packets += report.packets;
-        totals.flows += report.flows;
-        totals.forwarded += report.forwarded;
-        totals.refused += report.refused;
-        totals.dropped += report.dropped;
+    for (seed, report) in reports {
+        totals.add(report);
         for difference in &report.differences {
             match difference.listed {
                 Some(listed) => *counts.entry(format!("{listed:?}")).or_default() += 1,
-                None => {
-                    if failed.last() != Some(&seed) {
-                        failed.push(seed);
-                    }
-                    if failed.len() <= 50 || one.is_some() {
-                        println!("SEED={seed}, event {}: {}", difference.at, difference.told);
-                    }
-                }
+                None if failed.last() == Some(seed) => {}
+                None => failed.push(*seed),
             }
-            if one.is_some() && difference.listed.is_some() {
-                println!("{:?}, event {}: {}", difference.listed, difference.at, difference.told);
+            let is_told = difference.listed.is_none() && failed.len() <= TOLD;
+            if in_full || is_told {
+                let what = difference.listed.map_or(String::new(), |listed| format!("{listed:?}, deliberate: "));
+                println!("SEED={seed}, event {}: {what}{}", difference.at, difference.told);
             }
         }
     }
-    let judge::Report { packets, flows, forwarded, refused, dropped, .. } = totals;
+    let Report { packets, flows, forwarded, refused, dropped, .. } = totals;
+    let scenarios = reports.len();
     println!(
-        "{} scenarios: {packets} packets, {flows} flows; {forwarded} forwarded, {refused} refused, {dropped} dropped",
-        seeds.count()
+        "{scenarios} scenarios: {packets} packets, {flows} flows; {forwarded} forwarded, {refused} refused, {dropped} dropped"
     );
     println!("deliberate differences (tests/differential/listed.rs):");
     for (name, count) in counts {

@@ -14,6 +14,7 @@ use crate::world::{GATEWAY, LOCAL_PODS, REMOTE_PODS};
 pub struct Served {
     pub service: Service,
     pub slices: Vec<Slice>,
+    hints: Hints,
 }
 
 /// A node's cluster at one moment.
@@ -65,8 +66,8 @@ impl Objects {
         }
         let (text, node) = pod(chance);
         if !slices.iter().flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.address == address(text)) {
-            let state = state(chance);
-            slices[slice].endpoints.extend(endpoint(text, node, state));
+            let pair = endpoint(text, node, self.served[at].hints, chance);
+            self.served[at].slices[slice].endpoints.extend(pair);
         }
     }
 }
@@ -153,15 +154,21 @@ fn served(nth: u16, chance: &mut Chance) -> Served {
             endpoints: Vec::new(),
         })
         .collect();
-    let mut served = Served { service, slices };
+    let hints = match chance.below(10) {
+        0..6 => Hints::None,
+        6 | 7 => Hints::Zones,
+        8 => Hints::ZonesAndNodes,
+        _ => Hints::Most,
+    };
+    let mut served = Served { service, slices, hints };
     let mut texts: Vec<&str> = Vec::new();
     for _ in 0..chance.below(6) {
         let (text, node) = pod(chance);
         if !texts.contains(&text) {
             texts.push(text);
             let slice = usize::from(chance_of(chance, 25));
-            let state = state(chance);
-            served.slices[slice].endpoints.extend(endpoint(text, node, state));
+            let pair = endpoint(text, node, served.hints, chance);
+            served.slices[slice].endpoints.extend(pair);
         }
     }
     served
@@ -186,20 +193,45 @@ fn state(chance: &mut Chance) -> State {
     }
 }
 
+/// How a Service's endpoints are hinted (SEMANTICS §5.4).
+#[derive(Clone, Copy)]
+enum Hints {
+    None,
+    Zones,
+    ZonesAndNodes,
+    /// Every fourth has none, which switches them off for all.
+    Most,
+}
+
+/// The nodes' zones are theirs alone, so a hint for a zone is one for a node's endpoints.
+fn hint(endpoint: &mut Endpoint, node: &str, hints: Hints, chance: &mut Chance) {
+    let zone = if node == "node-a" { "zone-1" } else { "zone-2" };
+    let is_hinted = match hints {
+        Hints::None => false,
+        Hints::Zones | Hints::ZonesAndNodes => true,
+        Hints::Most => !chance_of(chance, 25),
+    };
+    endpoint.zone_hints = if is_hinted { vec![zone.into()] } else { Vec::new() };
+    endpoint.node_hints =
+        if is_hinted && matches!(hints, Hints::ZonesAndNodes) { vec![node.into()] } else { Vec::new() };
+}
+
 fn set(endpoint: &mut Endpoint, (ready, serving, terminating): State) {
     (endpoint.ready, endpoint.serving, endpoint.terminating) = (ready, serving, terminating);
 }
 
-/// An endpoint in both families, with its zone's hint.
-fn endpoint(text: &str, node: &str, (ready, serving, terminating): State) -> [Endpoint; 2] {
-    let addresses = both(text);
-    [addresses[0], addresses[1]].map(|address| Endpoint {
-        address,
+/// An endpoint in both families.
+fn endpoint(text: &str, node: &str, hints: Hints, chance: &mut Chance) -> [Endpoint; 2] {
+    let (addresses, (ready, serving, terminating)) = (both(text), state(chance));
+    let mut endpoint = Endpoint {
+        address: addresses[0],
         ready,
         serving,
         terminating,
         node: Some(node.into()),
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
-    })
+    };
+    hint(&mut endpoint, node, hints, chance);
+    [endpoint.clone(), Endpoint { address: addresses[1], ..endpoint }]
 }

@@ -209,6 +209,12 @@ pub fn message(packet: &[u8]) -> Option<&[u8]> {
     matches!(protocol, ICMP | ICMPV6).then(|| &packet[at..])
 }
 
+/// Whether it asks for a connection.
+pub fn is_syn(packet: &[u8]) -> bool {
+    let (at, protocol, _) = transport(packet);
+    protocol == TCP && packet.get(at + 13).is_some_and(|flags| flags & 0x17 == 2)
+}
+
 /// As much of a packet as every error quotes (RFC 792).
 pub fn shortest_quote(packet: &[u8]) -> usize {
     transport(packet).0 + 8

@@ -59,6 +59,8 @@ pub struct Step {
     pub talk: usize,
     /// There was a reset before the backend said anything, so that the kernel has forgotten the flow.
     pub is_forgotten: bool,
+    /// The backend of an earlier connection over the same ports.
+    pub before: Option<SocketAddr>,
     pub from: Place,
     /// One packet, or the fragments of one.
     pub given: Vec<Vec<u8>>,
@@ -172,7 +174,9 @@ impl Script<'_> {
         let protocol = if self.happens(60) { TCP } else { UDP };
         let (client, dialled) = (self.client(), self.dialled(protocol));
         let sequences = (self.chance.draw() as u32, self.chance.draw() as u32);
-        self.talks.push(Talk::new(protocol, SocketAddr::new(client, port), dialled, sequences));
+        let mut talk = Talk::new(protocol, SocketAddr::new(client, port), dialled, sequences);
+        talk.is_service = self.ports.iter().any(|port| port.is_dialled_by(dialled));
+        self.talks.push(talk);
         Some(self.talks.len() - 1)
     }
 
@@ -427,6 +431,7 @@ impl Script<'_> {
         let now = self.talks[talk].is_forgotten;
         let is_forgotten = std::mem::replace(&mut self.talks[talk].was_forgotten, now);
         self.talks[talk].saw(&given, &taken);
-        self.events.push(Event::Step(Step { kind, talk, is_forgotten, from, given, taken }));
+        let before = self.talks[talk].before;
+        self.events.push(Event::Step(Step { kind, talk, is_forgotten, before, from, given, taken }));
     }
 }

@@ -24,8 +24,12 @@ pub struct Talk {
     pub protocol: u8,
     pub client: SocketAddr,
     pub dialled: SocketAddr,
+    /// Nobody has the address that is dialled, so nobody answers by it.
+    pub is_service: bool,
     /// The client as its backend sees it, and the backend.
     pub met: Option<(SocketAddr, SocketAddr)>,
+    /// The backend of the connection that was over the same ports before.
+    pub before: Option<SocketAddr>,
     /// The last packet that arrived at the backend.
     pub at_backend: Option<Vec<u8>>,
     /// The last one that arrived at the client.
@@ -50,7 +54,9 @@ impl Talk {
             protocol,
             client,
             dialled,
+            is_service: false,
             met: None,
+            before: None,
             at_backend: None,
             at_client: None,
             stage: Stage::New,
@@ -80,6 +86,7 @@ impl Talk {
         (self.is_answered, self.is_forgotten, self.was_forgotten) = (false, false, false);
         self.client_next = self.client_next.wrapping_add(1_000_000);
         self.server_next = self.server_next.wrapping_add(2_000_000);
+        self.before = self.met.map(|(_, backend)| backend);
         (self.met, self.at_backend, self.at_client) = (None, None, None);
         self.stage = Stage::SynSent;
     }
@@ -122,11 +129,11 @@ impl Talk {
         let Some((ends, packet)) = taken.iter().find_map(|(_, packet)| Some((packets::ends(packet)?, packet))) else {
             return;
         };
-        if sent == (self.client, self.dialled) {
+        if sent != (self.client, self.dialled) {
+            self.at_client = Some(packet.clone());
+        } else if ends.1 != self.dialled || !self.is_service {
             self.met = Some(ends);
             self.at_backend = Some(packet.clone());
-        } else {
-            self.at_client = Some(packet.clone());
         }
     }
 }
