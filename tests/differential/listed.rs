@@ -32,6 +32,9 @@ pub enum Listed {
     /// The node's own packet to an address of policy Local without a local endpoint is served by another (§7.4); nftables
     /// mode has dropped it before it could be.
     OwnShortCircuit,
+    /// The node's own packet of a flow that nobody has answered yet goes on; nftables mode asks for endpoints before it
+    /// translates on output, and there are none any more.
+    OwnCheckedAgain,
     /// The firewall of a Service without endpoints is asked first, also about the node's own packets, which nftables mode
     /// refuses.
     OwnFirewall,
@@ -114,11 +117,16 @@ impl Seen<'_> {
         if is_forwarded && self.was_passed && is_untranslated {
             return Some(Listed::BeganUnserved);
         }
-        if let Some(port) = self.own_in_nftables() {
-            if is_forwarded && step.taken.is_empty() && port.external_local && port.local.is_empty() {
+        if let Some((port, is_external)) = self.own_in_nftables() {
+            let is_local = if is_external { port.external_local } else { port.internal_local };
+            let is_empty = is_local && port.local.is_empty();
+            let is_refused = matches!(&step.taken[..], [(Place::Node, their)] if packets::message(their).is_some());
+            if is_forwarded && is_external && is_empty && port.has_any && step.taken.is_empty() {
                 return Some(Listed::OwnShortCircuit);
             }
-            let is_refused = matches!(&step.taken[..], [(Place::Node, their)] if packets::message(their).is_some());
+            if is_forwarded && ((is_refused && !port.has_any) || (step.taken.is_empty() && is_empty)) {
+                return Some(Listed::OwnCheckedAgain);
+            }
             if verdict == Verdict::Drop(DropReason::SourceRange) && is_refused && !port.has_any {
                 return Some(Listed::OwnFirewall);
             }
@@ -158,18 +166,15 @@ impl Seen<'_> {
         port.is_some_and(|port| !port.serving.contains(&backend))
     }
 
-    /// The service port that a packet of the node's own dials by an external address, in nftables mode.
-    fn own_in_nftables(&self) -> Option<&Port> {
+    /// The service port that a packet of the node's own dials in nftables mode, and whether by an external address.
+    fn own_in_nftables(&self) -> Option<(&Port, bool)> {
         if self.is_iptables || self.step.from != Place::Node {
             return None;
         }
         let (_, to) = packets::ends(&self.step.given[0])?;
         let protocol = if packets::protocol(&self.step.given[0]) == packets::TCP { "tcp" } else { "udp" };
-        let is_dialled = |port: &&Port| {
-            let mut vips = port.external_ips.iter().chain(&port.load_balancer_ips);
-            port.protocol == protocol && port.port == to.port() && vips.any(|ip| *ip == to.ip())
-        };
-        self.ports.iter().find(is_dialled)
+        let is_vip = |port: &&Port| port.protocol == protocol && port.port == to.port() && port.is_dialled_by(to);
+        self.ports.iter().find(is_vip).map(|port| (port, port.cluster_ip != to.ip()))
     }
 }
 

@@ -71,8 +71,24 @@ fn missing() -> Option<String> {
     if !Path::new("/dev/net/tun").exists() {
         return Some("/dev/net/tun".into());
     }
+    if !nix::unistd::geteuid().is_root() {
+        become_root();
+    }
     let may = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join().expect("an answer");
-    (!may).then(|| "the right to make a network namespace: be root".into())
+    (!may).then(|| "the right to make a network namespace: be root, or allow user namespaces".into())
+}
+
+/// Tries to be root in a user namespace of its own, as `unshare --map-root-user`. Only a program without threads may.
+fn become_root() {
+    let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    if unshare(CloneFlags::CLONE_NEWUSER).is_ok() {
+        for (file, text) in
+            [("setgroups", "deny".into()), ("uid_map", format!("0 {user} 1")), ("gid_map", format!("0 {group} 1"))]
+        {
+            // Where this fails the question for a network namespace does as well.
+            let _ = std::fs::write(Path::new("/proc/self").join(file), text);
+        }
+    }
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -274,7 +274,7 @@ impl Script<'_> {
                 self.say(at, by_client, "R", 0, Kind::OutOfWindow);
                 (self.talks[at].client_next, self.talks[at].server_next) = kept;
             }
-            _ => self.say(at, draw % 2 == 0, "A", 0, Kind::Plain),
+            _ => self.say(at, draw.is_multiple_of(2), "A", 0, Kind::Plain),
         }
     }
 
