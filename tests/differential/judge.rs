@@ -7,7 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use lb_core::rules::Fate;
-use lb_core::{Address, Datagram, Direction, Flow, FlowId, Link, Meta, Origin, Packet, Sizes, Verdict};
+use lb_core::{
+    Address, Datagram, Direction, Flow, FlowId, Link, Meta, Origin, Packet, Protocol, Sizes, Tuple, Verdict,
+};
 
 use crate::common::lab::{self, Lab, Sent};
 use crate::endpoints::{self, Port};
@@ -71,6 +73,8 @@ pub struct Judge {
     remembered: BTreeSet<(String, Address, SocketAddr)>,
     /// Clients of sticky service ports whom the engine may remember otherwise: a stray packet of theirs began a flow.
     muddled: BTreeSet<(String, Address)>,
+    /// UDP flows of the engine that kube-proxy has deleted from the kernel's table at some change of the endpoints.
+    cleared: BTreeSet<Tuple>,
     /// Conversations in which engine and kernel went apart for a listed reason, and may stay apart.
     parted: BTreeSet<usize>,
     /// Conversations that went untranslated before.
@@ -94,6 +98,7 @@ pub fn judge(seed: u64, objects: &Objects, events: &[Event], is_traced: bool) ->
         ports: endpoints::ports(objects),
         remembered: BTreeSet::new(),
         muddled: BTreeSet::new(),
+        cleared: BTreeSet::new(),
         parted: BTreeSet::new(),
         passed: BTreeSet::new(),
         report: Report::default(),
@@ -129,6 +134,15 @@ impl Judge {
             }
         }
         self.lab.update();
+        for flow in self.lab.engine.flows().filter(|flow| flow.original.protocol == Protocol::UDP) {
+            let socket = |address: Address, port| SocketAddr::new(address.into(), port);
+            let dialled = socket(flow.original.destination, flow.original.destination_port);
+            let backend = socket(flow.reply.source, flow.reply.source_port);
+            let port = self.ports.iter().find(|port| port.protocol == "udp" && port.is_dialled_by(dialled));
+            if port.is_some_and(|port| !port.serving.is_empty() && !port.serving.contains(&backend)) {
+                self.cleared.insert(flow.original);
+            }
+        }
         // kube-proxy deletes an endpoint's memory with the endpoint's rules.
         let ports = &self.ports;
         let is_used = |name: &str, endpoint: &SocketAddr| {
@@ -174,6 +188,12 @@ impl Judge {
             ours: &ours,
             untouched: route(step.from, step.given[0].clone()),
             was_passed: self.passed.contains(&step.talk),
+            was_cleared: ours.verdicts.iter().any(|verdict| match verdict {
+                Verdict::Forward { flow, .. } => {
+                    self.lab.engine.flow(*flow).is_some_and(|flow| self.cleared.contains(&flow.original))
+                }
+                _ => false,
+            }),
         };
         let listed = seen.listed();
         if listed.is_some_and(|listed| listed.parts(step.kind)) {
@@ -257,6 +277,9 @@ impl Judge {
         match sent.verdict {
             Verdict::Forward { flow, .. } if self.lab.engine.counters().flows_created > begun => {
                 self.report.flows += 1;
+                if let Some(flow) = self.lab.engine.flow(flow) {
+                    self.cleared.remove(&flow.original);
+                }
                 self.adopt(step, packet, flow, sent)
             }
             _ => sent,

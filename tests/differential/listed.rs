@@ -38,6 +38,9 @@ pub enum Listed {
     /// The firewall of a Service without endpoints is asked first, also about the node's own packets, which nftables mode
     /// refuses.
     OwnFirewall,
+    /// A UDP flow was silent while its backend did not serve but another did, and now is as it was, or nobody serves: the kernel's
+    /// entry was deleted meanwhile.
+    ClearedMeanwhile,
     /// A SYN over a connection that has ended begins a new flow; the kernel goes on with the old one, to a backend that is
     /// none any more, unless the backend closed first or the client reset it.
     Reopened,
@@ -81,6 +84,8 @@ pub struct Seen<'j> {
     pub untouched: (Place, Vec<u8>),
     /// Earlier packets of the conversation were not translated by either.
     pub was_passed: bool,
+    /// kube-proxy has deleted the kernel's entry of the engine's flow.
+    pub was_cleared: bool,
 }
 
 impl Seen<'_> {
@@ -112,6 +117,10 @@ impl Seen<'_> {
         }
         if ours.verdicts.contains(&Verdict::Drop(DropReason::StaleFlow)) && ours.out.is_empty() {
             return Some(Listed::StaleReply);
+        }
+        let ends = |all: &[(Place, Vec<u8>)]| all.iter().find_map(|(_, packet)| packets::ends(packet));
+        if self.was_cleared && ends(&ours.out) != ends(&step.taken) {
+            return Some(Listed::ClearedMeanwhile);
         }
         let is_untranslated = step.taken == [self.untouched.clone()] || (self.is_own() && step.taken.is_empty());
         if is_forwarded && self.was_passed && is_untranslated {
