@@ -16,7 +16,7 @@ use crate::endpoints::{self, Port};
 use crate::listed::{self, Listed, Seen};
 use crate::objects::Objects;
 use crate::packets;
-use crate::script::{Event, Step};
+use crate::script::{Event, Kind, Step};
 use crate::world::{self, Place};
 
 const SIZES: Sizes = Sizes { v4_flows: 256, v6_flows: 256, services: 32, affinity: 256, backends: 0, fragments: 1024 };
@@ -77,6 +77,8 @@ pub struct Judge {
     cleared: BTreeSet<Tuple>,
     /// Conversations in which engine and kernel went apart for a listed reason, and may stay apart.
     parted: BTreeSet<usize>,
+    /// Conversations in which a reset from nowhere near came by.
+    aged: BTreeSet<usize>,
     /// Conversations that went untranslated before.
     passed: BTreeSet<usize>,
     report: Report,
@@ -100,6 +102,7 @@ pub fn judge(seed: u64, objects: &Objects, events: &[Event], is_traced: bool) ->
         muddled: BTreeSet::new(),
         cleared: BTreeSet::new(),
         parted: BTreeSet::new(),
+        aged: BTreeSet::new(),
         passed: BTreeSet::new(),
         report: Report::default(),
         at: 0,
@@ -157,6 +160,9 @@ impl Judge {
         }
         self.report.packets += step.given.len();
         let ours = self.ours(step);
+        if step.kind == Kind::OutOfWindow {
+            self.aged.insert(step.talk);
+        }
         if self.is_traced {
             println!("{} {:?} talk {}: {:?}", self.at, step.kind, step.talk, ours.verdicts);
             step.given.iter().for_each(|packet| println!("    {:?} {}", step.from, packets::summed_up(packet)));
@@ -187,6 +193,7 @@ impl Judge {
             step,
             ours: &ours,
             untouched: route(step.from, step.given[0].clone()),
+            was_aged: self.aged.contains(&step.talk),
             was_passed: self.passed.contains(&step.talk),
             was_cleared: ours.verdicts.iter().any(|verdict| match verdict {
                 Verdict::Forward { flow, .. } => {

@@ -41,6 +41,9 @@ pub enum Listed {
     /// A UDP flow was silent while its backend did not serve but another did, and now is as it was, or nobody serves: the kernel's
     /// entry was deleted meanwhile.
     ClearedMeanwhile,
+    /// A SYN over a connection that was reset by a sequence number nowhere near, went on and ended: the engine has forgotten
+    /// at the reset who had closed already, and goes on with the old flow.
+    AgedByReset,
     /// A SYN over a connection that has ended begins a new flow; the kernel goes on with the old one, to a backend that is
     /// none any more, unless the backend closed first or the client reset it.
     Reopened,
@@ -82,6 +85,8 @@ pub struct Seen<'j> {
     pub ours: &'j Ours,
     /// What becomes of the packet if nobody touches it.
     pub untouched: (Place, Vec<u8>),
+    /// There was a reset in the conversation whose sequence number was nowhere near.
+    pub was_aged: bool,
     /// Earlier packets of the conversation were not translated by either.
     pub was_passed: bool,
     /// kube-proxy has deleted the kernel's entry of the engine's flow.
@@ -114,6 +119,9 @@ impl Seen<'_> {
         let kernels = step.taken.iter().find_map(|(_, packet)| packets::ends(packet)).map(|(_, backend)| backend);
         if kernels.is_some() && kernels == step.before && packets::is_syn(&step.given[0]) {
             return Some(Listed::Reopened);
+        }
+        if is_forwarded && self.was_aged && step.before.is_some() && packets::is_syn(&step.given[0]) {
+            return Some(Listed::AgedByReset);
         }
         if ours.verdicts.contains(&Verdict::Drop(DropReason::StaleFlow)) && ours.out.is_empty() {
             return Some(Listed::StaleReply);
