@@ -50,7 +50,8 @@ for line in text.splitlines():
         wild.append(f"{name}: {line.strip()}")
     elif target := re.search(r"([0-9a-f]+) <", operands):
         callee = names[bisect.bisect(starts, int(target[1], 16)) - 1]
-        if operation.startswith(("b", "cb")) and callee != name:
+        # A branch inside a function is a loop; a call of itself is none.
+        if operation.startswith(("b", "cb")) and (callee != name or operation in ("bl", "blx")):
             calls[name].add(callee)
 
 if wild:

@@ -11,18 +11,12 @@ use std::hint::black_box;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Throughput};
 use lb_core::wire::parse;
-use lb_core::{
-    Balancer, Block, Checksum, Config, Direction, Flow, Instant, Link, Meta, Packet, Protocol, RuleTable, Sizes,
-    Timeouts, Tuple, Verdict, blocks,
-};
-use shared::frames::{BATCH, Kind, Ring, address, check, prototype, tuple};
-use shared::{Random, Shape, cluster, short};
+use lb_core::{Checksum, Direction, Flow, Instant, Link, Tuple, Verdict};
+use shared::frames::{Kind, Ring, address, check, prototype, tuple};
+use shared::rig::{Frames, Mix, RING, Rig, SERVICES, Share, dial, packets, process, refresh};
+use shared::{Random, short};
 
-/// Buffers of the receive ring: few enough that headers stay in the second-level cache, many enough that
-/// reading the clock costs nothing.
-const RING: usize = 256;
 const FLOWS: [usize; 3] = [1000, 64_000, 1_000_000];
-const SERVICES: usize = 10;
 const SECOND: u64 = 1_000_000_000;
 
 fn main() {
@@ -31,10 +25,10 @@ fn main() {
     group.throughput(Throughput::Elements(RING as u64));
     floors(&mut group);
     for flows in FLOWS {
-        let tcp4 = Mix { v4: true, udp: false, masquerade: false, flows };
+        let tcp4 = Mix { v4: true, udp: false, masquerade: Share::None, flows };
         let original = Direction::Original;
         known(&mut group, tcp4, &[("tcp4-dnat/hit", original), ("tcp4-dnat/reply", Direction::Reply)]);
-        known(&mut group, Mix { masquerade: true, ..tcp4 }, &[("tcp4-masquerade/hit", original)]);
+        known(&mut group, Mix { masquerade: Share::All, ..tcp4 }, &[("tcp4-masquerade/hit", original)]);
         known(&mut group, Mix { v4: false, ..tcp4 }, &[("tcp6-dnat/hit", original)]);
         known(&mut group, Mix { udp: true, ..tcp4 }, &[("udp4/hit", original)]);
     }
@@ -46,130 +40,6 @@ fn main() {
     }
     group.finish();
     criterion.final_summary();
-}
-
-/// What the flows of a table are like.
-#[derive(Clone, Copy)]
-struct Mix {
-    v4: bool,
-    udp: bool,
-    masquerade: bool,
-    flows: usize,
-}
-
-/// A balancer with established flows.
-struct Rig {
-    balancer: Balancer<'static, Vec<u8>>,
-    flows: Vec<Flow>,
-}
-
-impl Rig {
-    fn new(mix: Mix, services: usize) -> Self {
-        let (v4, room) = (mix.v4, (mix.flows + RING) as u32);
-        let sizes = Sizes {
-            v4_flows: if v4 { room } else { 0 },
-            v6_flows: if v4 { 0 } else { room },
-            services: services as u32 * 4,
-            affinity: 0,
-            backends: 0,
-            fragments: 1,
-        };
-        // Those established stay; those that `new` begins can be forgotten soon.
-        let timeouts = Timeouts {
-            tcp_established: std::time::Duration::from_secs(300 * 86_400),
-            tcp_syn_sent: std::time::Duration::from_secs(1),
-            ..Timeouts::LINUX
-        };
-        let config = Config { timeouts, ..Config::new([7; 16], 7) };
-        let rules =
-            RuleTable::load(cluster(services, Shape::Dual).image().expect("it compiles")).expect("its own image");
-        // Every rig lives until the process ends.
-        let memory = vec![Block::ZERO; blocks(sizes)].leak();
-        let balancer = Balancer::new(config, sizes, memory, rules).expect("memory as it asks for");
-        let mut rig = Self { balancer, flows: Vec::with_capacity(mix.flows) };
-        for number in 0..mix.flows {
-            let flow = rig.establish(mix, number);
-            rig.flows.push(flow);
-        }
-        assert_eq!(rig.balancer.counters().flows_created, mix.flows as u64);
-        rig
-    }
-
-    /// A connection both of whose ends have been heard.
-    fn establish(&mut self, mix: Mix, number: usize) -> Flow {
-        let dialled = dial(mix, number);
-        let (syn, answer, ack) =
-            if mix.udp { (Kind::Datagram, Kind::Datagram, None) } else { (Kind::Syn, Kind::SynAck, Some(Kind::Ack)) };
-        let flow = self.send(syn, mix.v4, &dialled);
-        assert_eq!(flow.masqueraded, mix.masquerade);
-        let _ = self.send(answer, mix.v4, &flow.reply);
-        if let Some(ack) = ack {
-            let _ = self.send(ack, mix.v4, &dialled);
-        }
-        flow
-    }
-
-    fn send(&mut self, kind: Kind, v4: bool, tuple: &Tuple) -> Flow {
-        let mut frame = prototype(kind, v4);
-        address(&mut frame, tuple);
-        match self.balancer.process(Instant::ORIGIN, &mut Packet::new(&mut frame, Meta::default())) {
-            Verdict::Forward { flow, .. } => self.balancer.flow(flow).expect("a flow that a packet just had"),
-            other => panic!("{tuple} was not forwarded: {other:?}"),
-        }
-    }
-}
-
-/// What the client of this number dials: no two alike, 65,536 clients, each from a range of ports.
-fn dial(mix: Mix, number: usize) -> Tuple {
-    Tuple {
-        source: shared::client(!mix.masquerade, number as u16, mix.v4),
-        destination: shared::cluster_ip(number % SERVICES, mix.v4),
-        source_port: 1024 + (number >> 16) as u16,
-        destination_port: if mix.udp { shared::UDP_PORT } else { shared::TCP_PORT },
-        protocol: if mix.udp { Protocol::UDP } else { Protocol::TCP },
-        zone: 0,
-    }
-}
-
-/// A frame for each tuple, one after the other in one stretch of memory.
-struct Frames {
-    bytes: Vec<u8>,
-    length: usize,
-}
-
-impl Frames {
-    fn new(kind: Kind, v4: bool, tuples: impl Iterator<Item = Tuple>) -> Self {
-        let prototype = prototype(kind, v4);
-        let mut bytes = Vec::new();
-        for tuple in tuples {
-            let at = bytes.len();
-            bytes.extend(&prototype);
-            address(&mut bytes[at..], &tuple);
-        }
-        Self { bytes, length: prototype.len() }
-    }
-
-    /// All of them, over and over.
-    fn cycle(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.chunks_exact(self.length).cycle()
-    }
-}
-
-fn packets<'r>(frames: impl Iterator<Item = &'r mut [u8]>) -> RefCell<Vec<Packet<'r>>> {
-    RefCell::new(frames.map(|data| Packet::new(data, Meta::default())).collect())
-}
-
-/// Fills the ring.
-fn refresh<'f>(packets: &mut [Packet<'_>], frames: &mut impl Iterator<Item = &'f [u8]>) {
-    for (packet, frame) in packets.iter_mut().zip(frames) {
-        packet.data.copy_from_slice(frame);
-    }
-}
-
-fn process(balancer: &mut Balancer<'_, Vec<u8>>, now: Instant, packets: &mut [Packet<'_>]) {
-    for batch in packets.chunks_mut(BATCH) {
-        balancer.process_batch(now, batch);
-    }
 }
 
 /// Packets of flows that are there, in random order.
@@ -212,7 +82,7 @@ fn known(group: &mut BenchmarkGroup<'_, WallTime>, mix: Mix, ways: &[(&str, Dire
 /// First packets of flows, each from a client not seen before, while others live. Between two rings the
 /// flows that the last one began are forgotten, so that their number stays.
 fn new(group: &mut BenchmarkGroup<'_, WallTime>, flows: usize) {
-    let mix = Mix { v4: true, udp: false, masquerade: false, flows };
+    let mix = Mix { v4: true, udp: false, masquerade: Share::None, flows };
     let mut rig = None;
     let mut ring = Ring::new(RING);
     let syn = prototype(Kind::Syn, true);
@@ -225,7 +95,7 @@ fn new(group: &mut BenchmarkGroup<'_, WallTime>, flows: usize) {
             let (mut rig, mut packets) = (rig.borrow_mut(), packets.borrow_mut());
             for packet in packets.iter_mut() {
                 if let Verdict::Forward { flow, .. } = packet.verdict {
-                    forget(&mut rig.balancer, Instant::from_nanos(now.get()), flow);
+                    rig.forget(Instant::from_nanos(now.get()), flow);
                 }
                 packet.data.copy_from_slice(&syn);
                 address(packet.data, &dial(mix, clients.get()));
@@ -252,18 +122,9 @@ fn new(group: &mut BenchmarkGroup<'_, WallTime>, flows: usize) {
     }
 }
 
-/// Ends an expired flow: a packet from its backend finds it too old, and is nobody's.
-fn forget(balancer: &mut Balancer<'_, Vec<u8>>, now: Instant, flow: lb_core::FlowId) {
-    let flow = balancer.flow(flow).expect("a flow of the last round");
-    let mut frame = prototype(Kind::Ack, true);
-    address(&mut frame, &flow.reply);
-    let verdict = balancer.process(now, &mut Packet::new(&mut frame, Meta::default()));
-    assert_eq!(verdict, Verdict::Pass);
-}
-
 /// Packets of no service.
 fn pass(group: &mut BenchmarkGroup<'_, WallTime>, services: usize) {
-    let mix = Mix { v4: true, udp: false, masquerade: false, flows: 1000 };
+    let mix = Mix { v4: true, udp: false, masquerade: Share::None, flows: 1000 };
     let mut prepared = None;
     let mut ring = Ring::new(RING);
     let packets = packets(ring.frames(prototype(Kind::Ack, true).len()));
@@ -289,7 +150,7 @@ fn pass(group: &mut BenchmarkGroup<'_, WallTime>, services: usize) {
 
 /// What no packet path can beat: touching each frame; reading and rewriting it without looking anything up.
 fn floors(group: &mut BenchmarkGroup<'_, WallTime>) {
-    let mix = Mix { v4: true, udp: false, masquerade: false, flows: RING };
+    let mix = Mix { v4: true, udp: false, masquerade: Share::None, flows: RING };
     for v4 in [true, false] {
         let mix = Mix { v4, ..mix };
         let frames = Frames::new(Kind::Ack, v4, (0..RING).map(|number| dial(mix, number)));

@@ -4,11 +4,9 @@
 mod common;
 
 use common::cluster::{twins, web};
-use common::frames::{self, ETHERNET, check_checksums, frame_with, sliced};
+use common::frames::{self, ETHERNET, check_checksums, fragments, frame_with, sliced};
 use common::lab::{Lab, SIZES, config};
-use etherparse::{
-    IpFragOffset, IpHeaders, IpNumber, Ipv6FragmentHeader, Ipv6HeaderSlice, NetSlice, PacketBuilder, SlicedPacket,
-};
+use etherparse::{IpNumber, Ipv6FragmentHeader, Ipv6HeaderSlice, NetSlice, SlicedPacket};
 use lb_core::flow::State;
 use lb_core::{DropReason, Sizes, Timeouts, Verdict};
 use std::collections::BTreeMap;
@@ -17,38 +15,6 @@ use std::time::Duration;
 const CLIENT: &str = "10.244.2.9:40000";
 const DNS: &str = "10.96.0.10:53";
 const POD: &str = "10.244.1.2:5353";
-
-/// A frame's IP packet as fragments, cut at these offsets of its payload (multiples of 8).
-fn fragments(frame: &[u8], cuts: &[usize], identification: u32) -> Vec<Vec<u8>> {
-    let packet = sliced(frame, true);
-    let payload = packet.ip_payload().unwrap();
-    let (number, payload) = (payload.ip_number, payload.payload);
-    let (source, destination) = frames::addresses(&packet);
-    let starts = [0].into_iter().chain(cuts.iter().copied());
-    let ends = cuts.iter().copied().chain([payload.len()]);
-    let fragment = |(start, end): (usize, usize)| {
-        let mut headers = frames::ip_headers(source, destination);
-        let offset = IpFragOffset::try_new((start / 8) as u16).unwrap();
-        let more = end != payload.len();
-        match &mut headers {
-            IpHeaders::Ipv4(header, _) => {
-                header.dont_fragment = false;
-                header.identification = identification as u16;
-                (header.fragment_offset, header.more_fragments) = (offset, more);
-            }
-            IpHeaders::Ipv6(_, extensions) => {
-                extensions.fragment = Some(Ipv6FragmentHeader::new(number, offset, more, identification));
-            }
-        }
-        let mut frame = Vec::new();
-        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
-            .ip(headers)
-            .write(&mut frame, number, &payload[start..end])
-            .unwrap();
-        frame
-    };
-    starts.zip(ends).map(fragment).collect()
-}
 
 /// The datagram that these fragments make, as a frame; `None` if a part is missing.
 fn reassembled(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "no bench needs all of it")]
 
 pub(crate) mod frames;
+pub(crate) mod rig;
 
 use std::time::Duration;
 

@@ -6,10 +6,13 @@
 //! ```
 
 mod error;
+mod express;
 mod fragment;
 mod limiter;
 mod relate;
+mod restore;
 mod share;
+mod signal;
 
 use core::time::Duration;
 
@@ -18,8 +21,8 @@ use crate::counters::Counters;
 use crate::flow::affinity::{AffinityTable, Visitor};
 use crate::flow::fragments::FragmentTable;
 use crate::flow::table::Full;
-use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Signal, State, Ticks, table};
-use crate::hash::Key;
+use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Name, Place, Signal, State, Ticks, table};
+use crate::hash::{Key, TupleHash};
 use crate::memory::Block;
 use crate::nat::{self, PortRange};
 use crate::packet::Packet;
@@ -27,13 +30,19 @@ use crate::pick::Chooser;
 use crate::rng::Rng;
 use crate::rules::{ApplyError, Backend, Fate, Pool, RuleTable, node};
 use crate::time::Instant;
+use crate::tuple::packed::Packed;
 use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, RejectReason, Verdict};
-use crate::wire::{self, Content, Headers, Malformed};
+use crate::wire::plain::Plain;
+use crate::wire::{self, Content, Headers};
 use limiter::Limiter;
+use signal::{signal, signal_of};
 
 pub use error::{ConfigError, RestoreError};
 pub use share::blocks;
+
+/// Packets that go through the stages of a batch together.
+const CHUNK: usize = 32;
 
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {
@@ -49,8 +58,9 @@ pub struct Balancer<'m, M> {
     fragment_lifetime: u32,
     replies: Limiter,
     counters: Counters,
-    /// The latest time that a call brought.
+    /// The latest time that a call brought, and the tick that it falls in.
     now: Instant,
+    ticks: Ticks,
 }
 
 impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
@@ -69,10 +79,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         }
         let short = ConfigError::Memory { needed: share::blocks(sizes) };
         let parts = share::split(memory, sizes).ok_or(short)?;
-        let key = Key::new(&config.hash_key);
+        let (key, hash) = (Key::new(&config.hash_key), TupleHash::new(&config.hash_key));
         Ok(Self {
             rules,
-            flows: FlowTable::new(key, parts.flows, parts.loads, sizes.v4_flows, sizes.v6_flows).ok_or(short)?,
+            flows: FlowTable::new(hash, parts.flows, parts.loads, sizes.v4_flows, sizes.v6_flows).ok_or(short)?,
             fragments: FragmentTable::new(parts.fragments),
             affinity: AffinityTable::new(parts.affinity),
             cursors: parts.cursors,
@@ -83,39 +93,113 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             replies: Limiter::new(config.replies_per_second),
             counters: Counters::new(),
             now: Instant::ORIGIN,
+            ticks: Ticks::at(Instant::ORIGIN),
         })
     }
 
     /// Judges one packet, and rewrites it in place if the verdict is [`Verdict::Forward`]; any other
     /// verdict leaves the bytes alone. The verdict is also left in the packet.
     pub fn process(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
-        self.now = now;
-        packet.releases = None;
-        let verdict = self.judge(now, packet);
-        self.counters.count(verdict);
-        packet.verdict = verdict;
-        verdict
+        self.set_time(now);
+        let plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
+        let place = plain.as_ref().map(|plain| self.flows.place(&plain.tuple));
+        self.conclude(
+            packet,
+            &plain,
+            place.map_or(Name::NONE, |place| self.flows.candidate(place)),
+            self.flows.begun(),
+        );
+        packet.verdict
     }
 
     /// [`process`](Self::process) for each packet in order.
+    ///
+    /// Each stage asks for the memory that the next one reads, for all packets of a chunk before the first of them
+    /// goes on, so that they wait for it together. What a stage finds is only a guess by the time that it is used, as packets
+    /// before may have begun and ended flows; [`conclude`](Self::conclude) verifies it.
     pub fn process_batch(&mut self, now: Instant, packets: &mut [Packet<'_>]) {
-        for packet in packets {
-            let _ = self.process(now, packet);
+        self.set_time(now);
+        for packets in packets.chunks_mut(CHUNK) {
+            let (mut plain, mut places, mut names) = ([None; CHUNK], [Place::default(); CHUNK], [Name::NONE; CHUNK]);
+            for (packet, plain) in packets.iter().zip(&mut plain) {
+                if let Some(read) = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone) {
+                    *plain = Some(read);
+                }
+            }
+            for (plain, place) in plain.iter().zip(&mut places) {
+                if let Some(plain) = plain {
+                    *place = self.flows.place(&plain.tuple);
+                    self.flows.prefetch_bucket(*place);
+                }
+            }
+            let mut unknown = false;
+            for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
+                *name = self.flows.candidate(*place);
+                match plain {
+                    Some(plain) if *name == Name::NONE => {
+                        unknown = true;
+                        self.rules.prefetch_claims(plain.tuple.destination());
+                    }
+                    _ => self.flows.prefetch_entry(*name),
+                }
+            }
+            if unknown {
+                self.look_ahead(&plain, &mut names);
+            }
+            let begun = self.flows.begun();
+            for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
+                self.conclude(packet, plain, *name, begun);
+            }
         }
     }
 
-    fn judge(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
+    fn set_time(&mut self, now: Instant) {
+        (self.now, self.ticks) = (now, Ticks::at(now));
+    }
+
+    /// Judges a packet. A plain one takes a short way if it is of a known flow that is in order, as nearly all are, or of
+    /// no flow and no service. `name` was looked up when as many flows had `begun`.
+    #[inline(always)]
+    fn conclude(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, name: Name, begun: u64) {
+        packet.releases = None;
+        if let Some(plain) = plain
+            && (self.forward_plain(packet, plain, name, false) || self.pass_plain(packet, plain, name, begun))
+        {
+            return;
+        }
+        self.judge(packet, plain, name == Name::NONE && self.flows.begun() == begun);
+    }
+
+    /// Judges a packet by the long way. A plain one that is `unknown` is surely of no flow.
+    #[inline(never)]
+    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool) {
+        let verdict = match plain {
+            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain), unknown) {
+                Ok((flow, direction)) if self.forward_plain(packet, plain, Name::new(flow.0, direction), true) => {
+                    return;
+                }
+                Ok((flow, direction)) => self.forward_any(packet, flow, direction),
+                Err(verdict) => verdict,
+            },
+            None => self.judge_any(packet),
+        };
+        self.counters.count(verdict);
+        packet.verdict = verdict;
+    }
+
+    /// The verdict on a packet that is not plain.
+    fn judge_any(&mut self, packet: &mut Packet<'_>) -> Verdict {
         let mut headers = match wire::parse(packet.data, packet.meta.link) {
             Ok(Some(headers)) => headers,
             Ok(None) => return Verdict::Pass,
             Err(malformed) => return Verdict::Drop(malformed.into()),
         };
         headers.tuple.zone = packet.meta.zone;
-        if let Err(verdict) = self.place(now, packet, &mut headers) {
+        if let Err(verdict) = self.place(packet, &mut headers) {
             return verdict;
         }
         match headers.content {
-            Content::Error(quoted) => return self.relate(now, packet, &headers, quoted),
+            Content::Error(quoted) => return self.relate(packet, &headers, quoted),
             Content::Other | Content::EchoRequest => return self.unported(packet, &headers),
             Content::LaterFragment if !headers.tuple.protocol.has_ports() => {
                 return match self.error_of(&headers) {
@@ -125,29 +209,43 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             }
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
-        let hit = self.hit(now, &headers);
+        let tuple = Packed::from(&headers.tuple);
+        match self.flow_of(packet, &tuple, signal(headers.content), false) {
+            Ok((flow, direction)) => self.forward(packet, &headers, flow, direction),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// The flow that a packet belongs to, begun if it is the first, and which way the packet goes; or what becomes of the
+    /// packet instead.
+    fn flow_of(
+        &mut self,
+        packet: &Packet<'_>,
+        tuple: &Packed,
+        signal: Signal,
+        unknown: bool,
+    ) -> Result<(FlowId, Direction), Verdict> {
+        let hash = self.flows.hash(tuple);
+        let hit = if unknown { Hit::None } else { self.hit(tuple, hash, signal) };
         match hit {
-            Hit::Flow(flow, direction) => self.forward(now, packet, &headers, flow, direction),
-            Hit::Stale => Verdict::Drop(DropReason::StaleFlow),
+            Hit::Flow(flow, direction) => Ok((flow, direction)),
+            Hit::Stale => Err(Verdict::Drop(DropReason::StaleFlow)),
             Hit::None | Hit::Released => {
-                let begun = self.begin(now, packet, &headers.tuple, signal(headers.content));
+                let begun = self.begin(packet, tuple, hash, signal);
                 if matches!(hit, Hit::Released) {
                     self.counters.flows_reselected += u64::from(begun.is_ok());
                     self.counters.flows_cut += u64::from(begun.is_err());
                 }
-                match begun {
-                    Ok(flow) => self.forward(now, packet, &headers, flow, Direction::Original),
-                    Err(verdict) => verdict,
-                }
+                begun.map(|flow| (flow, Direction::Original))
             }
         }
     }
 
     /// The live flow that a packet belongs to, checked against the rules of today.
-    fn hit(&mut self, now: Instant, headers: &Headers) -> Hit {
-        let Some((flow, direction)) = self.find_live(now, &headers.tuple) else { return Hit::None };
+    fn hit(&mut self, tuple: &Packed, hash: u64, signal: Signal) -> Hit {
+        let Some((flow, direction)) = self.find_live(hash, tuple) else { return Hit::None };
         let Some(state) = self.recheck(flow) else { return Hit::None };
-        let anew = direction == Direction::Original && signal(headers.content) == Signal::Syn && state.is_over();
+        let anew = state.ends_with(signal, direction);
         let stale = self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
         match (anew || stale, direction) {
             (false, _) => Hit::Flow(flow, direction),
@@ -159,10 +257,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         }
     }
 
-    /// The flow of a tuple. One whose deadline has passed is forgotten on the way.
-    fn find_live(&mut self, now: Instant, tuple: &Tuple) -> Option<(FlowId, Direction)> {
-        let (flow, direction) = self.flows.find(tuple)?;
-        if self.flows.entry(flow)?.is_expired(Ticks::at(now)) {
+    /// The flow of a tuple of this hash. One whose deadline has passed is forgotten on the way.
+    fn find_live(&mut self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
+        let (flow, direction) = self.flows.find(hash, tuple)?;
+        if self.flows.entry(flow)?.is_expired(self.ticks) {
             self.flows.remove(flow);
             self.counters.flows_expired += 1;
             return None;
@@ -190,7 +288,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     #[cold]
     fn compare(&mut self, flow: FlowId) -> Option<()> {
-        let (original, reply) = self.flows.tuples(flow)?;
+        let (original, reply) = self.tuples(flow)?;
         let node = self.rules.node();
         let owner = self.rules.owner_of_flow(&original);
         let bound = node.is_some_and(|node| node.stale(original.protocol) == node::Stale::Reselect);
@@ -220,13 +318,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Begins a flow for its first packet, or says what becomes of the packet instead.
-    fn begin(
-        &mut self,
-        now: Instant,
-        packet: &Packet<'_>,
-        original: &Tuple,
-        signal: Signal,
-    ) -> Result<FlowId, Verdict> {
+    fn begin(&mut self, packet: &Packet<'_>, key: &Packed, hash: u64, signal: Signal) -> Result<FlowId, Verdict> {
+        let (now, original) = (self.now, &Tuple::from(key));
+        if self.rules.is_nobodys(original.destination) {
+            return Err(Verdict::Pass);
+        }
+        self.flows.prefetch_free(key.family);
         let decision = self.rules.decide(original, packet.meta.origin);
         let (pool, masquerade, hairpin) = match decision.fate {
             Fate::Pass => return Err(Verdict::Pass),
@@ -284,10 +381,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let counted = segment.scheduler().counts().then(|| load_key(&self.key, segment.id(), address, port));
         let direct = decision.class.is_some_and(|class| segment.keeps_destination(class));
         let checked = self.rules.generation();
-        reply.destination_port =
-            self.free_port(now, original, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
-        let flags = flags(masquerade, direct);
-        let flow = self.insert(now, original, &reply, State::first(signal, original.protocol), flags)?;
+        let (reply, reply_hash) =
+            self.free_reply(key, (&reply).into(), masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
+        let first = State::first(signal, original.protocol);
+        let flow = self.insert([key, &reply], [hash, reply_hash], first, flags(masquerade, direct))?;
         if let Some(entry) = self.flows.entry_mut(flow) {
             (entry.slot, entry.checked) = (slot, checked);
         }
@@ -302,14 +399,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     fn insert(
         &mut self,
-        now: Instant,
-        original: &Tuple,
-        reply: &Tuple,
+        tuples @ [original, reply]: [&Packed; 2],
+        hashes: [u64; 2],
         state: State,
         flags: Flags,
     ) -> Result<FlowId, Verdict> {
-        let now = Ticks::at(now);
-        let inserted = self.flows.insert(now, original, reply, state, flags);
+        let now = self.ticks;
+        let changes = nat::changes(original, &reply.reversed()).map(|change| change.0);
+        let inserted = self.flows.insert(now, tuples, hashes, changes, state, flags);
         let (Ok((_, ended)) | Err(Full(ended))) = inserted;
         self.counters.flows_expired += ended.expired;
         self.counters.flows_evicted += ended.evicted;
@@ -319,27 +416,27 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         Ok(flow)
     }
 
-    /// A source port under which the backend's replies belong to no other flow: the client's own unless
+    /// The reply tuple and its hash, with a port to which replies belong to no other flow: the client's own unless
     /// the flow is masqueraded or that one is taken.
-    fn free_port(
+    fn free_reply(
         &mut self,
-        now: Instant,
-        original: &Tuple,
-        reply: Tuple,
+        original: &Packed,
+        reply: Packed,
         masquerade: bool,
         ports: Option<PortRange>,
-    ) -> Option<u16> {
-        if !masquerade && self.is_free(now, original, &reply) {
-            return Some(reply.destination_port);
+    ) -> Option<(Packed, u64)> {
+        if !masquerade && let Some(hash) = self.free_hash(original, &reply) {
+            return Some((reply, hash));
         }
         let ports = ports?;
         for tries in PortRange::ROUNDS {
             let start = self.rng.below(ports.count());
             for port in ports.candidates(start, tries) {
                 self.counters.port_tries += 1;
-                if self.is_free(now, original, &Tuple { destination_port: port, ..reply }) {
+                let reply = reply.to_port(port);
+                if let Some(hash) = self.free_hash(original, &reply) {
                     self.counters.ports_changed += 1;
-                    return Some(port);
+                    return Some((reply, hash));
                 }
             }
             if tries >= ports.count() {
@@ -349,30 +446,31 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         None
     }
 
-    fn is_free(&mut self, now: Instant, original: &Tuple, reply: &Tuple) -> bool {
-        reply != original && self.find_live(now, reply).is_none()
+    /// The hash of a reply tuple if no flow has it.
+    fn free_hash(&mut self, original: &Packed, reply: &Packed) -> Option<u64> {
+        let hash = self.flows.hash(reply);
+        self.flows.prefetch_both(hash);
+        (reply != original && self.find_live(hash, reply).is_none()).then_some(hash)
     }
 
-    /// Rewrites a packet of a flow, and notes that it came by.
-    fn forward(
-        &mut self,
-        now: Instant,
-        packet: &mut Packet<'_>,
-        headers: &Headers,
-        flow: FlowId,
-        direction: Direction,
-    ) -> Verdict {
+    /// As [`forward`](Self::forward), for a packet whose headers were not read in full.
+    fn forward_any(&mut self, packet: &mut Packet<'_>, flow: FlowId, direction: Direction) -> Verdict {
+        let Ok(Some(mut headers)) = wire::parse(packet.data, packet.meta.link) else { return Verdict::Pass };
+        headers.tuple.zone = packet.meta.zone;
+        self.forward(packet, &headers, flow, direction)
+    }
+
+    /// Rewrites any packet of a flow, and notes that it came by.
+    fn forward(&mut self, packet: &mut Packet<'_>, headers: &Headers, flow: FlowId, direction: Direction) -> Verdict {
         let Some(to) = self.translated(flow, direction) else { return Verdict::Drop(DropReason::StaleFlow) };
         if nat::rewrite(packet.data, headers, &to, packet.meta.checksum).is_err() {
             return Verdict::Drop(DropReason::UntranslatableSctp);
         }
         if let Some(entry) = self.flows.entry_mut(flow) {
-            if let Some(count) = entry.packets.get_mut(direction as usize) {
-                *count = count.wrapping_add(1);
-            }
+            entry.count(direction);
             if let Some(state) = entry.state() {
                 let state = state.next(signal(headers.content), direction);
-                self.flows.touch(flow, state, Ticks::at(now).plus(self.lifetimes.of(state)));
+                self.flows.touch(flow, state, self.ticks.plus(self.lifetimes.of(state)));
             }
         }
         Verdict::Forward { flow, direction }
@@ -382,12 +480,16 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// destination is kept.
     fn translated(&self, flow: FlowId, direction: Direction) -> Option<Tuple> {
         let direct = || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::DIRECT));
-        let other = match direction {
-            Direction::Original if direct() => return self.flows.tuple(flow, Direction::Original),
-            Direction::Original => Direction::Reply,
-            Direction::Reply => Direction::Original,
+        let to = match direction {
+            Direction::Original if direct() => self.flows.tuple(flow, Direction::Original)?,
+            _ => self.flows.tuple(flow, direction.other())?.reversed(),
         };
-        Some(self.flows.tuple(flow, other)?.reversed())
+        Some((&to).into())
+    }
+
+    /// Both tuples of a flow, the original first.
+    fn tuples(&self, flow: FlowId) -> Option<(Tuple, Tuple)> {
+        self.flows.tuples(flow).map(|(original, reply)| ((&original).into(), (&reply).into()))
     }
 
     /// A packet without ports can't be a flow's; its destination may still be a service's.
@@ -441,8 +543,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// When this is called changes no verdict, as a packet never finds a flow past its deadline; but for a full table's, and
     /// those of the schedulers lc, sed and nq, which count a flow until it is forgotten.
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
-        self.now = now;
-        let forgotten = self.flows.expire(Ticks::at(now), budget);
+        self.set_time(now);
+        let forgotten = self.flows.expire(self.ticks, budget);
         self.counters.flows_expired += forgotten as u64;
         forgotten
     }
@@ -466,45 +568,6 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     #[cfg(feature = "ffi")]
     pub(crate) fn flows_from(&self, first: FlowId) -> impl Iterator<Item = (FlowId, Flow)> {
         self.flows.ids().skip_while(move |id| *id < first).filter_map(|id| Some((id, self.flow(id)?)))
-    }
-
-    /// Puts a flow in that another balancer, or this one before a restart, had; its next packet is
-    /// compared with the rules.
-    ///
-    /// # Errors
-    /// [`RestoreError`]; nothing has changed then.
-    pub fn restore(&mut self, flow: &Flow) -> Result<FlowId, RestoreError> {
-        let (original, reply) = (&flow.original, &flow.reply);
-        let alike = |tuple: &Tuple| (tuple.source.family(), tuple.destination.family(), tuple.protocol, tuple.zone);
-        if alike(original) != alike(reply)
-            || original.source.family() != original.destination.family()
-            || original == reply
-        {
-            return Err(RestoreError::Mixed);
-        }
-        if [original, reply].into_iter().any(|tuple| self.find_live(self.now, tuple).is_some()) {
-            return Err(RestoreError::Taken);
-        }
-        let flags = flags(flow.masqueraded, flow.direct);
-        let id = self.insert(self.now, original, reply, flow.state, flags).map_err(|_| RestoreError::Full)?;
-        self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
-        if let Some(entry) = self.flows.entry_mut(id) {
-            entry.packets = flow.packets;
-            entry.checked = self.rules.generation().wrapping_sub(1);
-        }
-        let service = self.rules.owner_of_flow(original).map(|(_, segment)| segment);
-        if let Some(segment) = service.filter(|segment| segment.scheduler().counts()) {
-            self.flows.count(id, load_key(&self.key, segment.id(), reply.source, reply.source_port));
-        }
-        Ok(id)
-    }
-
-    /// Ends a flow and says what it was, as an operator does who deletes it from Linux' table with `conntrack -D`; `None` if
-    /// it has ended already. The client's next packet chooses anew.
-    pub fn forget(&mut self, id: FlowId) -> Option<Flow> {
-        let flow = self.flow(id)?;
-        self.flows.remove(id);
-        Some(flow)
     }
 
     /// What was counted so far.
@@ -542,35 +605,4 @@ fn flags(masqueraded: bool, direct: bool) -> Flags {
 /// Under what a backend's live flows are counted.
 fn load_key(key: &Key, service: u64, address: Address, port: u16) -> u64 {
     key.address(address, service ^ u64::from(port))
-}
-
-/// What a packet says about its flow.
-fn signal(content: Content) -> Signal {
-    match content {
-        Content::Tcp(flags) if flags.rst() => Signal::Reset,
-        Content::Tcp(flags) if flags.syn() && flags.ack() => Signal::SynAck,
-        Content::Tcp(flags) if flags.syn() => Signal::Syn,
-        Content::Tcp(flags) if flags.fin() => Signal::Fin,
-        Content::Tcp(_) => Signal::Segment,
-        Content::Udp => Signal::Datagram,
-        // Chunk types of RFC 9260 §3.2.
-        Content::Sctp(1) => Signal::SctpInit,
-        Content::Sctp(2 | 10) => Signal::SctpHandshake,
-        Content::Sctp(6 | 7 | 8 | 14) => Signal::SctpClose,
-        Content::Sctp(_) => Signal::SctpData,
-        Content::LaterFragment | Content::Error(_) | Content::EchoRequest | Content::Other => Signal::Silent,
-    }
-}
-
-impl From<Malformed> for DropReason {
-    fn from(malformed: Malformed) -> Self {
-        match malformed {
-            Malformed::Truncated => Self::Truncated,
-            Malformed::IpHeader => Self::BadIpHeader,
-            Malformed::TransportHeader => Self::BadTransportHeader,
-            Malformed::TooManyExtensions => Self::TooManyExtensions,
-            Malformed::Fragment => Self::BadFragment,
-            Malformed::MappedAddress => Self::MappedAddress,
-        }
-    }
 }

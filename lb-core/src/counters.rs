@@ -1,5 +1,6 @@
 //! What the engine counts. Plain numbers, read by reference; nothing is lost, nothing wraps in practice.
 
+use crate::flow::{Direction, FlowId};
 use crate::verdict::Verdict;
 
 /// Counts since construction. Packets in always equal the sum of [`Counters::verdicts`].
@@ -43,6 +44,15 @@ impl Counters {
 
     pub(crate) fn count(&mut self, verdict: Verdict) {
         if let Some(count) = self.verdicts.get_mut(usize::from(verdict.code())) {
+            *count += 1;
+        }
+    }
+
+    /// As [`count`](Self::count) of [`Verdict::Forward`], whose code is of two neighbours the one or the other.
+    #[inline(always)]
+    pub(crate) fn count_forwarded(&mut self, direction: Direction) {
+        const FORWARD: usize = Verdict::Forward { flow: FlowId(0), direction: Direction::Original }.code() as usize;
+        if let Some(count) = self.verdicts.get_mut(FORWARD + direction as usize) {
             *count += 1;
         }
     }

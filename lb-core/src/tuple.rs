@@ -1,5 +1,7 @@
 //! Addresses and tuples: what a flow is recognised by.
 
+pub(crate) mod packed;
+
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -20,12 +20,12 @@ fn the_example_comes_to_what_kubectl_would_print() {
         (
             "get services -f seed/cluster.yaml",
             "NAME      TYPE           CLUSTER-IP     EXTERNAL-IP                    PORT(S)          AGE\n\
-             example   LoadBalancer   10.96.100.50   203.0.113.10,2001:db8:10::10   8081:32255/TCP   <unknown>\n",
+             example   LoadBalancer   10.96.100.50   2001:db8:10::10,203.0.113.10   8081:32255/TCP   <unknown>\n",
         ),
         (
             "get svc -f seed -o wide -A",
             "NAMESPACE   NAME      TYPE           CLUSTER-IP     EXTERNAL-IP                    PORT(S)          AGE         SELECTOR\n\
-             default     example   LoadBalancer   10.96.100.50   203.0.113.10,2001:db8:10::10   8081:32255/TCP   <unknown>   app=alpha\n",
+             default     example   LoadBalancer   10.96.100.50   2001:db8:10::10,203.0.113.10   8081:32255/TCP   <unknown>   app=alpha\n",
         ),
         (
             "get endpoints -f seed",
@@ -61,6 +61,73 @@ fn what_get_prints_can_be_read_again() {
         let slices = output(&format!("get endpointslices -f services.yaml -A -o {form}"), "");
         assert_eq!(output(&format!("get services -f - -A -o {form}"), &services), services, "{form}");
         assert_eq!(output(&format!("get endpointslices -f - -A -o {form}"), &slices), slices, "{form}");
+    }
+}
+
+#[test]
+fn cells_are_filled_as_kubectl_fills_them() {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.96.0.1, type: TYPE, externalIPs: [7.7.7.7], \
+                   ports: [{name: a, port: 80}, {name: b, port: 81}]}, \
+                   status: {loadBalancer: {ingress: [{ip: 8.8.8.8}, {hostname: lb.example}, {ip: 1.1.1.1}, {ip: 8.8.8.8}]}}}";
+    let slice = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a-1, labels: {kubernetes.io/service-name: a}}, \
+                 addressType: IPv4, endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}], ports: PORTS}";
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {node-role.kubernetes.io/worker: '', kubernetes.io/role: agent, \
+                node-role.kubernetes.io/: ''}}}";
+    let balanced = service.replace("TYPE", "LoadBalancer");
+    let two = slice.replace("PORTS", "[{name: a, port: 8080}, {name: b, port: 8081}]");
+    let unnumbered = slice.replace("PORTS", "[{name: a}, {name: b, port: 81}]");
+    for (what, input, cell) in [
+        // A set of the balancer's addresses, the Service's own behind it.
+        ("services", balanced.clone(), " 1.1.1.1,8.8.8.8,lb.example,7.7.7.7 "),
+        ("services", service.replace("TYPE", "NodePort"), " 7.7.7.7 "),
+        // Port by port.
+        ("endpoints", format!("{balanced}\n---\n{two}"), " 10.0.0.1:8080,10.0.0.2:8080,10.0.0.1:8081 + 1 more... "),
+        ("endpointslices", unnumbered, " a,81 "),
+        ("nodes", node.to_owned(), " agent,worker "),
+    ] {
+        let table = output(&format!("get {what} -f -"), &input);
+        assert!(table.contains(cell), "{cell:?} is not in\n{table}");
+    }
+}
+
+#[test]
+fn json_objects_may_follow_each_other() {
+    let service = |name: &str, port: &str| {
+        format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{{\"name\":\"{name}\"}},\"spec\":{{\"ports\":[{{\"port\":{port}}}]}}}}"
+        )
+    };
+    let (a, b) = (service("a", "80"), service("b", "8e1"));
+    for between in ["", " ", "\n", "\n\n  ", "\n---\n"] {
+        let names = output("get services -f - -o name", &format!("{a}{between}{b}\n"));
+        assert_eq!(names, "service/a\nservice/b\n", "{between:?}");
+    }
+    // Places count from where the file begins.
+    let bad = service("c", "true");
+    let column = bad.find("true").expect("there") + 1;
+    for (text, place) in [
+        (format!("{a}{bad}"), format!("-:1:{}: ", a.len() + column)),
+        (format!("{a}\n{bad}"), format!("-:2:{column}: ")),
+        (format!("{a}\n\n {bad}"), format!("-:3:{}: ", column + 1)),
+        (format!("{a}\n{b}\n{{\n{}", &bad[1..]), format!("-:4:{}: ", column - 1)),
+    ] {
+        let assert = lb("get services -f -").write_stdin(text).assert().code(2).stdout("");
+        let error = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        assert!(error.starts_with(&format!("error: {place}")), "{error} is not at {place}");
+    }
+}
+
+#[test]
+fn whole_numbers_are_ports_however_they_are_written() {
+    for port in ["80", "80.0", "8e1", "080", "0x50", "0o120", "+80"] {
+        let service =
+            format!("{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{ports: [{{port: {port}}}]}}}}");
+        assert!(output("get services -f -", &service).contains(" 80/TCP "), "{port}");
+    }
+    for port in ["80.5", "8e30", "'80'", ".nan", ".inf", "9007199254740993.0"] {
+        let service =
+            format!("{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{ports: [{{port: {port}}}]}}}}");
+        lb("get services -f -").write_stdin(service).assert().code(2).stdout("");
     }
 }
 

@@ -69,6 +69,16 @@ fn wide_tells_the_backends_and_the_node() {
 }
 
 #[test]
+fn the_image_that_firmware_embeds_is_what_lb_compiles() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../lb-core/tests/golden");
+    let manifest = std::fs::read_to_string(format!("{golden}/cluster.yaml")).expect("the manifest");
+    let command = manifest.lines().find_map(|line| line.strip_prefix("#   lb ")).expect("a command in its head");
+    let compile = command.strip_suffix(" -o rules.image").expect(command);
+    let (image, _) = compiled(&compile.replace("cluster.yaml", &format!("{golden}/cluster.yaml")));
+    assert!(image == std::fs::read(format!("{golden}/rules.image")).expect("the image"), "lb {command}");
+}
+
+#[test]
 fn an_image_says_what_its_objects_do() {
     for arguments in
         ["-f seed --node worker-1", "-f services.yaml --node n --scheduler maglev", "-f seed --node worker-2"]
@@ -81,7 +91,7 @@ fn an_image_says_what_its_objects_do() {
         let told = told.split_once(": ").expect("node: sizes").1;
         let inspected = output(&format!("inspect {path}"));
         let (header, table) = inspected.split_once("\n\n").expect("a header and a table");
-        assert_eq!(header, format!("rule image of version 1, {}", told.trim_end()), "{arguments}");
+        assert_eq!(header, format!("rule image of version 2, {}", told.trim_end()), "{arguments}");
         assert!(told.contains(&format!(" {} bytes:", image.len())), "{told}");
         assert_eq!(table, output(&format!("get rules {arguments}")), "{arguments}");
         assert_eq!(output(&format!("get rules --image {path}")), table, "{arguments}");
@@ -111,7 +121,7 @@ fn what_is_no_image_is_refused() {
         (image[..length - 1].to_vec(), cut.as_str()),
         (image[..100].to_vec(), cut.as_str()),
         (changed(200, &[0xff]), "rule image does not match its checksum: fetch or compile it again"),
-        (changed(8, &[9]), "rule image of version 9, this engine reads version 1: compile it again"),
+        (changed(8, &[9]), "rule image of version 9, this engine reads version 2: compile it again"),
     ] {
         let expected = format!("error: -: {expected}\n");
         lb(&["inspect", "-"]).write_stdin(bytes).assert().code(2).stdout("").stderr(expected);

@@ -437,3 +437,76 @@ fn text_has_places_and_exit_codes_are_three() {
     );
     lint(&[], "").code(2).stdout("");
 }
+
+/// What is the matter with `object`, warnings aside.
+fn refused(name: &str, object: &str, expected: &[&str]) {
+    let errors: Vec<_> = found(&[], object).into_iter().filter(|item| item.starts_with("error")).collect();
+    assert!(same(&errors, expected), "{name}:\n{errors:#?}\nexpected\n{expected:#?}");
+}
+
+#[test]
+fn metadata_is_looked_at() {
+    for (name, metadata, expected) in [
+        ("plain", "labels: {app: web, example.com/tier: '', a.b_c-D: 'x.y_z-1'}", &[][..]),
+        (
+            "a label's value",
+            "labels: {app: 'x y'}",
+            &["error Service default/a metadata.labels: has \"app\": \"x y\", which no label"],
+        ),
+        ("a label's key", "labels: {-app: web}", &["error Service default/a metadata.labels: has \"-app\""]),
+        ("two slashes", "labels: {a/b/c: web}", &["error Service default/a metadata.labels: has \"a/b/c\""]),
+        ("an upper-case domain", "labels: {Example.com/app: web}", &["error Service default/a metadata.labels: has"]),
+        ("annotations say anything", "annotations: {Example.com/app: 'x y / z', a: ''}", &[]),
+        (
+            "an annotation's key",
+            "annotations: {a b: c}",
+            &["error Service default/a metadata.annotations: has \"a b\", which no"],
+        ),
+    ] {
+        let object = format!("{{apiVersion: v1, kind: Service, metadata: {{name: a, {metadata}}}, spec: {{{PORT}}}}}");
+        refused(name, &object, expected);
+    }
+}
+
+#[test]
+fn annotated_source_ranges_are_read_as_the_field() {
+    let wrong =
+        "error Service default/a metadata.annotations: has service.beta.kubernetes.io/load-balancer-source-ranges with";
+    for (ranges, spec, expected) in [
+        ("1.2.3.4/8,  5.6.7.8/16", "", None),
+        ("  ", "", None),
+        ("foo.bar", "", Some("foo.bar")),
+        ("1.2.3.4/33", "", Some("1.2.3.4/33")),
+        ("10.0.0.1/32,", "", Some("")),
+        // The field wins, and the annotation is not read then.
+        ("foo.bar", "loadBalancerSourceRanges: [203.0.113.0/24], ", None),
+    ] {
+        let expected = expected.map(|range| format!("{wrong} {range:?}"));
+        let metadata =
+            format!("name: a, annotations: {{service.beta.kubernetes.io/load-balancer-source-ranges: '{ranges}'}}");
+        let spec = format!("type: LoadBalancer, {spec}{PORT}");
+        let object = format!("{{apiVersion: v1, kind: Service, metadata: {{{metadata}}}, spec: {{{spec}}}}}");
+        refused(ranges, &object, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn subsets_of_endpoints_are_looked_at() {
+    for (subset, expected) in [
+        ("addresses: [{ip: 10.0.0.1}], ports: [{port: 80}]", &[][..]),
+        ("notReadyAddresses: [{ip: 10.0.0.1}]", &[]),
+        ("ports: [{port: 80}]", &["error Endpoints default/a subsets[0]: has no address"]),
+        ("addresses: [], notReadyAddresses: []", &["error Endpoints default/a subsets[0]: has no address"]),
+        (
+            "addresses: [{ip: 10.0.0.1}], ports: [{port: 80, name: a}, {port: 81}]",
+            &["error Endpoints default/a subsets[0].ports[1].name: is missing"],
+        ),
+        (
+            "addresses: [{ip: 10.0.0.1}], ports: [{port: 80, name: A}]",
+            &["error Endpoints default/a subsets[0].ports[0].name: is \"A\""],
+        ),
+    ] {
+        let object = format!("{{apiVersion: v1, kind: Endpoints, metadata: {{name: a}}, subsets: [{{{subset}}}]}}");
+        refused(subset, &object, expected);
+    }
+}

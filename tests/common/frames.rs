@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
-    IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6Header, NetSlice, PacketBuilder,
-    PacketBuilderStep, SlicedPacket, TcpHeader, TransportSlice,
+    IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header,
+    NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader, TransportSlice,
 };
 
 pub const ETHERNET: usize = 14;
@@ -75,6 +75,38 @@ pub fn ping(from: &str, to: &str) -> Vec<u8> {
 /// The same frame with an 802.1Q tag.
 pub fn tagged(frame: &[u8]) -> Vec<u8> {
     [&frame[..12], &[0x81, 0, 0, 100], &frame[12..]].concat()
+}
+
+/// A frame's IP packet as fragments, cut at these offsets of its payload (multiples of 8).
+pub fn fragments(frame: &[u8], cuts: &[usize], identification: u32) -> Vec<Vec<u8>> {
+    let packet = sliced(frame, true);
+    let payload = packet.ip_payload().unwrap();
+    let (number, payload) = (payload.ip_number, payload.payload);
+    let (source, destination) = addresses(&packet);
+    let starts = [0].into_iter().chain(cuts.iter().copied());
+    let ends = cuts.iter().copied().chain([payload.len()]);
+    let fragment = |(start, end): (usize, usize)| {
+        let mut headers = ip_headers(source, destination);
+        let offset = IpFragOffset::try_new((start / 8) as u16).unwrap();
+        let more = end != payload.len();
+        match &mut headers {
+            IpHeaders::Ipv4(header, _) => {
+                header.dont_fragment = false;
+                header.identification = identification as u16;
+                (header.fragment_offset, header.more_fragments) = (offset, more);
+            }
+            IpHeaders::Ipv6(_, extensions) => {
+                extensions.fragment = Some(Ipv6FragmentHeader::new(number, offset, more, identification));
+            }
+        }
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ip(headers)
+            .write(&mut frame, number, &payload[start..end])
+            .unwrap();
+        frame
+    };
+    starts.zip(ends).map(fragment).collect()
 }
 
 /// The frame as etherparse sees it, Ethernet or bare IP.

@@ -57,7 +57,12 @@ impl Listed {
         let begins = matches!(kind, Kind::StrayEnd | Kind::BadChecksum);
         matches!(
             self,
-            Self::NeverWhole | Self::BeganUnserved | Self::OwnShortCircuit | Self::ForgottenAtReset | Self::Reopened
+            Self::NeverWhole
+                | Self::BeganUnserved
+                | Self::OwnShortCircuit
+                | Self::ForgottenAtReset
+                | Self::Reopened
+                | Self::AgedByReset
         ) || begins
     }
 }

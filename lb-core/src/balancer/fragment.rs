@@ -2,21 +2,16 @@
 
 use super::Balancer;
 use crate::flow::fragments::{Piece, Placed};
-use crate::flow::{Direction, FlowId, Ticks};
+use crate::flow::{Direction, FlowId};
 use crate::packet::Packet;
-use crate::time::Instant;
+use crate::tuple::packed::Packed;
 use crate::tuple::{Family, Protocol, Tuple};
 use crate::verdict::{Datagram, DropReason, Verdict};
 use crate::wire::{Content, Headers};
 
 impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// Finds a fragment's protocol and ports: those of its datagram's first.
-    pub(super) fn place(
-        &mut self,
-        now: Instant,
-        packet: &mut Packet<'_>,
-        headers: &mut Headers,
-    ) -> Result<(), Verdict> {
+    pub(super) fn place(&mut self, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), Verdict> {
         let Some(fragment) = headers.fragment else { return Ok(()) };
         let tuple = &headers.tuple;
         // RFC 791 §2.3 names a datagram by its protocol too. RFC 8200 §4.5 does not, as a later fragment's
@@ -25,7 +20,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         let portless = !tuple.protocol.has_ports();
         // The pieces of an ICMP error go where it goes, so its first shows whose it is.
         let related = match headers.content {
-            Content::Error(quoted) => self.related(now, quoted.tuple.reversed(), headers.tuple.zone),
+            Content::Error(quoted) => self.related(quoted.tuple.reversed(), headers.tuple.zone),
             _ => None,
         };
         // Of what else has no ports over IPv4 nothing is ours; the later pieces of an error are no longer told from it.
@@ -48,14 +43,15 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         };
         // Pings in pieces are not held on the chance that they are errors.
         let may_be_ours = first || (self.may_be_ours(tuple) && !(portless && tuple.source.is_v4()));
-        let placed = self.fragments.place(Ticks::at(now), self.fragment_lifetime, &piece, may_be_ours);
+        let placed = self.fragments.place(self.ticks, self.fragment_lifetime, &piece, may_be_ours);
         let name = Datagram(piece.name);
         // What it shows itself counts as well as what the datagram's first one showed: the two may differ.
         let own = headers.tuple;
         if let (Placed::Known { first, .. } | Placed::Overlap { first }, None) = (placed, related) {
             (headers.tuple.protocol, headers.tuple.source_port, headers.tuple.destination_port) = first;
         }
-        let is_ours = |tuple: &Tuple| self.flows.find(tuple).is_some() || self.dials_a_service(tuple);
+        let is_flows = |key: &Packed| self.flows.find(self.flows.hash(key), key).is_some();
+        let is_ours = |tuple: &Tuple| is_flows(&tuple.into()) || self.dials_a_service(tuple);
         let ours = || is_ours(&headers.tuple) || is_ours(&own);
         match placed {
             Placed::Known { releases, .. } => {
@@ -81,7 +77,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             _ => return None,
         };
         // By now another flow may have the name.
-        let goes_to = self.flows.tuple(flow, direction)?.destination;
+        let goes_to = self.flows.tuple(flow, direction)?.destination();
         (goes_to == headers.tuple.destination && self.flows.entry(flow)?.state().is_some()).then_some((flow, direction))
     }
 

@@ -4,7 +4,7 @@ use super::Balancer;
 use crate::flow::{Direction, Flags, FlowId};
 use crate::nat;
 use crate::packet::Packet;
-use crate::time::Instant;
+use crate::tuple::packed::Packed;
 use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::{Headers, Quoted};
@@ -13,16 +13,10 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// An ICMP error travels the way opposite to the packet it quotes, and is translated as a packet of
     /// that way: outside, and in what it quotes (SEMANTICS §11.8). As Linux has it, a router's address
     /// gives way to the Vip's towards the client, so that nothing behind the Vip shows.
-    pub(super) fn relate(
-        &mut self,
-        now: Instant,
-        packet: &mut Packet<'_>,
-        headers: &Headers,
-        mut quoted: Quoted,
-    ) -> Verdict {
+    pub(super) fn relate(&mut self, packet: &mut Packet<'_>, headers: &Headers, mut quoted: Quoted) -> Verdict {
         quoted.tuple.zone = packet.meta.zone;
         let answered = quoted.tuple.reversed();
-        let Some((flow, direction)) = self.find_live(now, &answered) else {
+        let Some((flow, direction)) = self.related(answered, packet.meta.zone) else {
             return if self.dials_a_service(&answered) {
                 Verdict::Drop(DropReason::UnrelatedError)
             } else {
@@ -52,8 +46,9 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     }
 
     /// The flow that an error is about that quotes the packet which `answered` would answer.
-    pub(super) fn related(&mut self, now: Instant, answered: Tuple, zone: u16) -> Option<(FlowId, Direction)> {
-        self.find_live(now, &Tuple { zone, ..answered })
+    pub(super) fn related(&mut self, answered: Tuple, zone: u16) -> Option<(FlowId, Direction)> {
+        let key = Packed::from(&Tuple { zone, ..answered });
+        self.find_live(self.flows.hash(&key), &key)
     }
 
     /// A later fragment of an error about this flow: there is nothing in it but addresses.
@@ -78,7 +73,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     fn outer(&mut self, headers: &Headers, flow: FlowId, direction: Direction) -> Option<(Address, Address)> {
         let stale =
             self.recheck(flow).is_none() || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
-        let (to, (original, reply)) = (self.translated(flow, direction)?, self.flows.tuples(flow)?);
+        let (to, (original, reply)) = (self.translated(flow, direction)?, self.tuples(flow)?);
         if stale && direction == Direction::Reply {
             return None;
         }

@@ -28,7 +28,7 @@ pub struct Mode {
     pub(super) localhost_node_ports: bool,
     /// Lets health checks in on their own ports (§10.5).
     pub(super) accepts_health_checks: bool,
-    /// Rejects node ports without endpoints on all of the node's addresses (§6.9).
+    /// Shows on all of the node's addresses which node ports lack endpoints (§6.9).
     pub(super) rejects_everywhere: bool,
     /// Sends traffic from inside to an external address past its Local policy (§7.4).
     pub(super) short_circuit: bool,

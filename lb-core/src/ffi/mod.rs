@@ -5,7 +5,7 @@
 //! unwinds, every argument is checked as far as it can be before anything happens, and an output is written only on
 //! success.
 //!
-//! This is the one module with unsafe code, and nearly all of that is in [`borrow`]: raw pointers become references
+//! This is the one module with unsafe code, and nearly all of that is in `borrow.rs`: raw pointers become references
 //! there and nowhere else.
 #![allow(unsafe_code, reason = "C hands in pointers; what is asked of them is written beside each use")]
 #![allow(missing_docs, reason = "a field named as in the RFC or documented by its enum")]

@@ -4,20 +4,25 @@ use bytemuck::{Pod, Zeroable};
 
 use super::clock::Ticks;
 use super::{Direction, State};
+use crate::prefetch::prefetch;
 use crate::time::Instant;
-use crate::tuple::{Address, Protocol, Tuple};
+use crate::tuple::packed::{LABEL, Packed};
+use crate::tuple::{Family, Tuple};
 
 /// "No entry" in lists.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// One flow. Indices 0 and 1 of quadruples are source and destination of the original tuple, 2 and 3 those
-/// of the reply tuple.
+/// One flow. Of pairs the first is the original tuple's, the second the reply's.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Entry {
-    /// IPv4 addresses; unused in a [`WideEntry`].
-    addresses: [u32; 4],
-    ports: [u16; 4],
+    /// IPv4 addresses as in a [`Packed`] tuple; unused in a [`WideEntry`].
+    addresses: [u64; 2],
+    ports: [u32; 2],
+    /// The tuples' label; above it a [`State`] in four bits, 0 if the entry is free, and [`Flags`] in four.
+    label: u32,
+    /// What rewriting a packet of the original direction adds to its sums. Only those who compute it know how.
+    pub(crate) changes: [u16; 2],
     /// The service port's slot in the rule table.
     pub(crate) slot: u32,
     /// The generation of the rule table under which this flow was last found in order.
@@ -29,12 +34,6 @@ pub(crate) struct Entry {
     pub(super) next: u32,
     /// Packets seen each way, wrapping.
     pub(crate) packets: [u32; 2],
-    zone: u16,
-    protocol: u8,
-    /// A [`State`]; 0 if the entry is free.
-    state: u8,
-    flags: u8,
-    reserved: [u8; 3],
     /// Where it is counted among its backend's live flows; [`NONE`] if it is not.
     pub(super) load: u32,
 }
@@ -44,8 +43,11 @@ pub(crate) struct Entry {
 #[repr(C, align(64))]
 pub(super) struct WideEntry {
     pub(super) entry: Entry,
-    pub(super) addresses: [u128; 4],
+    addresses: [[u64; 4]; 2],
 }
+
+const STATE_FROM: u32 = 24;
+const FLAGS_FROM: u32 = 28;
 
 /// What else is known of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,110 +73,122 @@ impl Flags {
 
 impl Entry {
     /// An entry for this pair of tuples; its addresses only where they are IPv4.
-    pub(super) fn new(original: &Tuple, reply: &Tuple, state: State, flags: Flags) -> Self {
+    pub(super) fn new(original: &Packed, reply: &Packed, changes: [u16; 2], state: State, flags: Flags) -> Self {
+        let [before, after] = [original, reply].map(|tuple| tuple.addresses[0]);
         Self {
-            addresses: quadruple(original, reply).map(Address::v4_bits),
-            ports: [original.source_port, original.destination_port, reply.source_port, reply.destination_port],
+            addresses: [before, after],
+            ports: [original.ports(), reply.ports()],
+            label: original.label() | (state as u32) << STATE_FROM | u32::from(flags.0) << FLAGS_FROM,
+            changes,
             slot: NONE,
             checked: 0,
             deadline: 0,
             previous: NONE,
             next: NONE,
             packets: [0; 2],
-            zone: original.zone,
-            protocol: original.protocol.0,
-            state: state as u8,
-            flags: flags.0,
-            reserved: [0; 3],
             load: NONE,
         }
     }
 
     /// Where the flow stands; `None` if the entry is free.
+    #[inline(always)]
     pub(crate) fn state(&self) -> Option<State> {
-        State::from_u8(self.state)
+        State::from_u8((self.label >> STATE_FROM & 15) as u8)
     }
 
     pub(super) fn set_state(&mut self, state: State) {
-        self.state = state as u8;
+        self.free();
+        self.label |= (state as u32) << STATE_FROM;
     }
 
     pub(super) fn free(&mut self) {
-        self.state = 0;
+        self.label &= !(15 << STATE_FROM);
     }
 
+    #[inline(always)]
     pub(crate) fn flags(&self) -> Flags {
-        Flags(self.flags)
+        Flags((self.label >> FLAGS_FROM) as u8)
     }
 
     pub(crate) fn flag(&mut self, flag: Flags) {
-        self.flags |= flag.0;
+        self.label |= u32::from(flag.0) << FLAGS_FROM;
     }
 
+    #[inline(always)]
     pub(crate) fn is_expired(&self, now: Ticks) -> bool {
         Ticks(self.deadline).after(now) <= 0
     }
 
-    /// Whether the tuple of this direction is `tuple`, both of IPv4.
-    #[inline]
-    pub(super) fn matches(&self, direction: Direction, tuple: &Tuple) -> bool {
-        let (source, destination) = ends(&self.addresses, direction);
-        source == tuple.source.v4_bits()
-            && destination == tuple.destination.v4_bits()
-            && self.matches_rest(direction, tuple)
+    /// Counts a packet.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, direction: Direction) {
+        if let Some(count) = self.packets.get_mut(direction as usize) {
+            *count = count.wrapping_add(1);
+        }
     }
 
-    #[inline]
-    fn matches_rest(&self, direction: Direction, tuple: &Tuple) -> bool {
-        ends(&self.ports, direction) == (tuple.source_port, tuple.destination_port)
-            && self.protocol == tuple.protocol.0
-            && self.zone == tuple.zone
+    /// Puts off the deadline. False, and nothing done, if this one is earlier.
+    #[inline(always)]
+    pub(crate) fn prolong(&mut self, deadline: Ticks) -> bool {
+        let later = deadline.after(Ticks(self.deadline)) >= 0;
+        if later {
+            self.deadline = deadline.0;
+        }
+        later
+    }
+
+    /// Whether the tuple of this direction is `tuple`, both of IPv4.
+    #[inline(always)]
+    pub(super) fn matches(&self, direction: Direction, tuple: &Packed) -> bool {
+        self.matches_rest(direction, tuple) & (of(&self.addresses, direction) == tuple.addresses[0])
+    }
+
+    #[inline(always)]
+    fn matches_rest(&self, direction: Direction, tuple: &Packed) -> bool {
+        (of(&self.ports, direction) == tuple.ports()) & ((self.label ^ tuple.label()) & LABEL == 0)
     }
 
     /// The tuple of this direction, of an IPv4 flow.
-    #[inline]
-    pub(super) fn tuple(&self, direction: Direction) -> Tuple {
-        let (source, destination) = ends(&self.addresses, direction);
-        self.tuple_between(direction, Address::from_v4_bits(source), Address::from_v4_bits(destination))
+    #[inline(always)]
+    pub(super) fn tuple(&self, direction: Direction) -> Packed {
+        self.tuple_between(direction, [of(&self.addresses, direction), 0, 0, 0], Family::V4)
     }
 
-    fn tuple_between(&self, direction: Direction, source: Address, destination: Address) -> Tuple {
-        let (source_port, destination_port) = ends(&self.ports, direction);
-        Tuple { source, destination, source_port, destination_port, protocol: Protocol(self.protocol), zone: self.zone }
+    #[inline(always)]
+    fn tuple_between(&self, direction: Direction, addresses: [u64; 4], family: Family) -> Packed {
+        Packed::new(family, addresses, of(&self.ports, direction), self.label & LABEL)
     }
 }
 
 impl WideEntry {
-    pub(super) fn new(original: &Tuple, reply: &Tuple, state: State, flags: Flags) -> Self {
-        let addresses = quadruple(original, reply).map(Address::bits);
-        Self { entry: Entry::new(original, reply, state, flags), addresses }
+    pub(super) fn new(original: &Packed, reply: &Packed, changes: [u16; 2], state: State, flags: Flags) -> Self {
+        let entry = Entry::new(original, reply, changes, state, flags);
+        Self { entry, addresses: [original.addresses, reply.addresses] }
     }
 
-    #[inline]
-    pub(super) fn matches(&self, direction: Direction, tuple: &Tuple) -> bool {
-        ends(&self.addresses, direction) == (tuple.source.bits(), tuple.destination.bits())
-            && self.entry.matches_rest(direction, tuple)
+    #[inline(always)]
+    pub(super) fn matches(&self, direction: Direction, tuple: &Packed) -> bool {
+        let [[a, b, c, d], [e, f, g, h]] = [of(&self.addresses, direction), tuple.addresses];
+        self.entry.matches_rest(direction, tuple) & (((a ^ e) | (b ^ f) | (c ^ g) | (d ^ h)) == 0)
     }
 
-    #[inline]
-    pub(super) fn tuple(&self, direction: Direction) -> Tuple {
-        let (source, destination) = ends(&self.addresses, direction);
-        self.entry.tuple_between(direction, Address::from_bits(source), Address::from_bits(destination))
+    #[inline(always)]
+    pub(super) fn tuple(&self, direction: Direction) -> Packed {
+        self.entry.tuple_between(direction, of(&self.addresses, direction), Family::V6)
+    }
+
+    /// Asks for both of its lines, ahead of their being read.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.entry);
+        prefetch(&self.addresses);
     }
 }
 
-fn quadruple(original: &Tuple, reply: &Tuple) -> [Address; 4] {
-    [original.source, original.destination, reply.source, reply.destination]
-}
-
-/// Source and destination of one direction's tuple.
-#[inline]
-fn ends<T: Copy>(pairs: &[T; 4], direction: Direction) -> (T, T) {
-    let [a, b, c, d] = *pairs;
-    match direction {
-        Direction::Original => (a, b),
-        Direction::Reply => (c, d),
-    }
+/// What a pair has for this direction. Directions come at random, so it is not to be a branch.
+#[inline(always)]
+fn of<T: Copy>(pair: &[T; 2], direction: Direction) -> T {
+    pair.get(direction as usize).copied().unwrap_or(pair[0])
 }
 
 /// A flow as it can be shown, saved, and [restored](crate::Balancer::restore).

@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::Direction;
 use crate::memory::Block;
+use crate::prefetch::prefetch;
 
 /// Keys in a bucket.
 const WAYS: usize = 8;
@@ -16,38 +17,54 @@ const WAYS: usize = 8;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Bucket {
-    /// 0 where a way is free.
-    tags: [u16; WAYS],
+    /// Four tags a word, from the lowest bits up, those of the even ways in the first; 0 where a way is free.
+    tags: [u64; 2],
     /// Which flow, and in the lowest bit which of its keys.
     names: [u32; WAYS],
     reserved: [u64; 2],
 }
 
+/// Which ways of a bucket have something: the lowest bit of a byte for each.
+#[derive(Clone, Copy)]
+struct Ways(u64);
+
 /// A key of a flow, as the index names it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Name(u32);
+pub(crate) struct Name(u32);
 
 impl Name {
-    pub(super) const fn new(flow: u32, direction: Direction) -> Self {
+    /// Of no flow.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+    /// Of no flow, nor of a service's: a note that the balancer makes, never in the index.
+    pub(crate) const NOBODYS: Self = Self(u32::MAX - 1);
+
+    pub(crate) const fn new(flow: u32, direction: Direction) -> Self {
         Self(flow << 1 | direction as u32)
     }
 
-    pub(super) const fn flow(self) -> u32 {
+    pub(crate) const fn flow(self) -> u32 {
         self.0 >> 1
     }
 
-    pub(super) const fn direction(self) -> Direction {
+    pub(crate) const fn direction(self) -> Direction {
         if self.0 & 1 == 0 { Direction::Original } else { Direction::Reply }
     }
+}
+
+/// Where a key may be: its first bucket, and its tag, which is never 0.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    bucket: u32,
+    tag: u16,
 }
 
 pub(super) struct Index<'m> {
     buckets: &'m mut [Bucket],
 }
 
-/// The buckets for this many keys: at most 80 % full, where a key practically always finds a way.
+/// The buckets for this many keys: at most 60 % full, where one key in fifty is not in its first bucket.
 pub(super) const fn buckets(keys: usize) -> usize {
-    (keys * 10).div_ceil(WAYS * 8) + 2
+    (keys * 10).div_ceil(WAYS * 6) + 2
 }
 
 impl<'m> Index<'m> {
@@ -57,64 +74,104 @@ impl<'m> Index<'m> {
         Self { buckets: bytemuck::must_cast_slice_mut(memory) }
     }
 
-    /// The bucket of a hash, and its tag, which is never 0.
-    #[inline]
-    pub(super) fn place(&self, hash: u64) -> (usize, u16) {
-        let tag = (hash as u16).max(1);
+    #[inline(always)]
+    pub(super) fn place(&self, hash: u64) -> Place {
         // Multiply-shift maps 32 hash bits onto any number of buckets.
         let bucket = ((hash >> 32) * self.buckets.len() as u64) >> 32;
-        (bucket as usize, tag)
+        Place { bucket: bucket as u32, tag: hash as u16 | 1 }
     }
 
     /// The other bucket of a key: its own inverse for a given tag.
     #[inline]
-    pub(super) fn other(&self, bucket: usize, tag: u16) -> usize {
+    fn other(&self, bucket: usize, tag: u16) -> usize {
         let n = self.buckets.len();
         let sum = ((u64::from(u32::from(tag).wrapping_mul(0x9e37_79b1)) * n as u64) >> 32) as usize;
         if sum >= bucket { sum - bucket } else { sum + n - bucket }
     }
 
+    /// Both buckets of a key.
+    #[cfg(test)]
+    pub(super) fn both(&self, Place { bucket, tag }: Place) -> [usize; 2] {
+        [bucket as usize, self.other(bucket as usize, tag)]
+    }
+
+    /// Asks for a key's first bucket, ahead of its being read.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, place: Place) {
+        if let Some(bucket) = self.buckets.get(place.bucket as usize) {
+            prefetch(bucket);
+        }
+    }
+
+    /// Asks for both of its buckets.
+    #[inline]
+    pub(super) fn prefetch_both(&self, place: Place) {
+        let other = self.other(place.bucket as usize, place.tag);
+        self.prefetch(place);
+        self.prefetch(Place { bucket: other as u32, ..place });
+    }
+
+    /// A name that a key of this place may have: nearly always the one that it has, if it is here.
+    #[inline(always)]
+    pub(super) fn candidate(&self, place: Place) -> Name {
+        let (first, tag) = (place.bucket as usize, place.tag);
+        let candidate = |at: usize| {
+            let bucket = self.buckets.get(at)?;
+            bucket.names.get(bucket.equal(tag).first()?).copied()
+        };
+        candidate(first).or_else(|| candidate(self.other(first, tag))).map_or(Name::NONE, Name)
+    }
+
     /// The name of the first key of this hash for which `is` holds.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
-        let (first, tag) = self.place(hash);
-        let second = self.other(first, tag);
-        [first, second].into_iter().find_map(|at| self.buckets.get(at)?.find(tag, &mut is))
+        let Place { bucket, tag } = self.place(hash);
+        let first = bucket as usize;
+        self.buckets
+            .get(first)?
+            .find(tag, &mut is)
+            .or_else(|| self.buckets.get(self.other(first, tag))?.find(tag, &mut is))
     }
 
     /// Adds a key; false if neither bucket has a way free nor can make one.
     pub(super) fn insert(&mut self, hash: u64, name: Name) -> bool {
-        let (first, tag) = self.place(hash);
+        let Place { bucket, tag } = self.place(hash);
+        let first = bucket as usize;
         let second = self.other(first, tag);
         self.put(first, tag, name)
             || self.put(second, tag, name)
-            || ((self.make_way(first, 2) || self.make_way(second, 2))
+            || ((self.make_way(first) || self.make_way(second))
                 && (self.put(first, tag, name) || self.put(second, tag, name)))
     }
 
     fn put(&mut self, at: usize, tag: u16, name: Name) -> bool {
         let Some(bucket) = self.buckets.get_mut(at) else { return false };
-        let mut ways = bucket.tags.iter_mut().zip(&mut bucket.names);
-        let Some((way, slot)) = ways.find(|(way, _)| **way == 0) else { return false };
-        (*way, *slot) = (tag, name.0);
+        let Some(way) = bucket.equal(0).first() else { return false };
+        bucket.set(way, tag, name);
         true
     }
 
     /// Moves one key of a full bucket to its other bucket, where a key may first have to be moved in the
     /// same way. At the rated load one step alone finds no way for one key in some millions, and then the
     /// flow could not begin until a neighbour ends; two try 128 ways more.
-    fn make_way(&mut self, at: usize, steps: u32) -> bool {
+    fn make_way(&mut self, at: usize) -> bool {
+        self.move_one(at, |index, other| index.move_one(other, |_, _| false))
+    }
+
+    /// Moves one key of a bucket to its other bucket; `make_way` is asked for room where that is full. Each step is a
+    /// function of its own, so that none calls itself.
+    fn move_one(&mut self, at: usize, make_way: impl Fn(&mut Self, usize) -> bool) -> bool {
         let Some(&bucket) = self.buckets.get(at) else { return false };
-        for (way, (&tag, &name)) in bucket.tags.iter().zip(&bucket.names).enumerate() {
+        for (way, &name) in bucket.names.iter().enumerate() {
+            let tag = bucket.tag(way);
             let other = self.other(at, tag);
             if other == at {
                 continue;
             }
-            let moved = self.put(other, tag, Name(name))
-                || (steps > 1 && self.make_way(other, steps - 1) && self.put(other, tag, Name(name)));
+            let moved = self.put(other, tag, Name(name)) || (make_way(self, other) && self.put(other, tag, Name(name)));
             if moved {
-                if let Some(tag) = self.buckets.get_mut(at).and_then(|bucket| bucket.tags.get_mut(way)) {
-                    *tag = 0;
+                if let Some(bucket) = self.buckets.get_mut(at) {
+                    bucket.set(way, 0, Name(0));
                 }
                 return true;
             }
@@ -124,13 +181,13 @@ impl<'m> Index<'m> {
 
     /// Removes a key.
     pub(super) fn remove(&mut self, hash: u64, name: Name) {
-        let (first, tag) = self.place(hash);
+        let Place { bucket, tag } = self.place(hash);
+        let first = bucket as usize;
         let second = self.other(first, tag);
         for at in [first, second] {
             let Some(bucket) = self.buckets.get_mut(at) else { continue };
-            let mut ways = bucket.tags.iter_mut().zip(&bucket.names);
-            if let Some((way, _)) = ways.find(|(way, slot)| **way == tag && **slot == name.0) {
-                *way = 0;
+            if let Some(way) = bucket.equal(tag).find(|way| bucket.names.get(*way) == Some(&name.0)) {
+                bucket.set(way, 0, Name(0));
                 return;
             }
         }
@@ -138,22 +195,54 @@ impl<'m> Index<'m> {
 }
 
 impl Bucket {
-    #[inline]
+    /// The ways that have this tag, all eight compared at once.
+    #[inline(always)]
+    fn equal(&self, tag: u16) -> Ways {
+        const ONES: u64 = 0x0001_0001_0001_0001;
+        const LOW: u64 = 0x7fff * ONES;
+        let tag = u64::from(tag) * ONES;
+        // The highest bit of each lane of 16 that is 0 (Warren, "Hacker's Delight", §6-1).
+        let zero = |word: u64| !((word & LOW).wrapping_add(LOW) | word | LOW);
+        let [one, other] = self.tags;
+        Ways(zero(one ^ tag) >> 15 | zero(other ^ tag) >> 7)
+    }
+
+    fn tag(&self, way: usize) -> u16 {
+        self.tags.get(way % 2).map_or(0, |word| (word >> (way / 2 * 16)) as u16)
+    }
+
+    fn set(&mut self, way: usize, tag: u16, name: Name) {
+        let shift = way / 2 * 16;
+        if let (Some(word), Some(slot)) = (self.tags.get_mut(way % 2), self.names.get_mut(way)) {
+            *word = *word & !(0xffff << shift) | u64::from(tag) << shift;
+            *slot = name.0;
+        }
+    }
+
+    #[inline(always)]
     fn find(&self, tag: u16, is: &mut impl FnMut(Name) -> bool) -> Option<Name> {
-        // One compare of all eight tags; the rare equal ones are then looked at.
-        let mut equal = 0u32;
-        for (way, &other) in self.tags.iter().enumerate() {
-            equal |= u32::from(other == tag) << way;
+        self.equal(tag).find_map(|way| self.names.get(way).copied().map(Name).filter(|name| is(*name)))
+    }
+}
+
+impl Ways {
+    #[inline(always)]
+    fn first(mut self) -> Option<usize> {
+        self.next()
+    }
+}
+
+impl Iterator for Ways {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
         }
-        while equal != 0 {
-            let way = equal.trailing_zeros() as usize;
-            equal &= equal - 1;
-            let name = Name(*self.names.get(way)?);
-            if is(name) {
-                return Some(name);
-            }
-        }
-        None
+        let way = self.0.trailing_zeros() / 8;
+        self.0 &= self.0 - 1;
+        Some(way as usize)
     }
 }
 
@@ -215,7 +304,7 @@ mod tests {
                 index.remove(hash, name(i));
                 assert!(index.find(hash, |found| found == name(i)).is_none());
             }
-            assert!(index.buckets.iter().all(|bucket| bucket.tags == [0; WAYS]));
+            assert!(index.buckets.iter().all(|bucket| bucket.tags == [0; 2]));
         }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod table;
 pub(crate) use clock::Ticks;
 pub(crate) use entry::Flags;
 pub use entry::Flow;
+pub(crate) use index::{Name, Place};
 pub use state::State;
 pub(crate) use state::{Class, Lifetimes, Signal};
 pub(crate) use table::FlowTable;
@@ -39,4 +40,14 @@ pub enum Direction {
     Original,
     /// Back.
     Reply,
+}
+
+impl Direction {
+    #[inline(always)]
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
 }

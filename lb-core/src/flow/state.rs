@@ -62,6 +62,23 @@ pub(crate) enum Signal {
     Silent,
 }
 
+impl Signal {
+    /// Every signal, by rising number.
+    const ALL: [Self; 11] = [
+        Self::Syn,
+        Self::SynAck,
+        Self::Fin,
+        Self::Reset,
+        Self::Segment,
+        Self::Datagram,
+        Self::SctpInit,
+        Self::SctpHandshake,
+        Self::SctpClose,
+        Self::SctpData,
+        Self::Silent,
+    ];
+}
+
 /// Which flows give way to a newcomer when the table is full: the lower first, [`Class::Established`]
 /// never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +112,28 @@ impl State {
     }
 
     /// The state after this packet.
-    pub(crate) const fn next(self, signal: Signal, direction: Direction) -> Self {
+    #[inline(always)]
+    pub(crate) fn next(self, signal: Signal, direction: Direction) -> Self {
+        /// By state, signal and direction: read for every packet. Numbers go up to 15, so that no row is of odd length.
+        #[allow(clippy::indexing_slicing, reason = "the compiler computes it: past the end it would not build")]
+        const NEXT: [[[State; 2]; 16]; 16] = {
+            let mut table = [[[State::Close; 2]; 16]; 16];
+            let mut cell = 0;
+            while cell < 16 * Signal::ALL.len() {
+                let (state, signal) = (cell % 16, Signal::ALL[cell / 16]);
+                if let Some(before) = State::from_u8(state as u8) {
+                    let ways = [before.after(signal, Direction::Original), before.after(signal, Direction::Reply)];
+                    table[state][cell / 16] = ways;
+                }
+                cell += 1;
+            }
+            table
+        };
+        let ways = NEXT.get(self as usize).and_then(|signals| signals.get(signal as usize));
+        ways.and_then(|ways| ways.get(direction as usize)).copied().unwrap_or(self)
+    }
+
+    const fn after(self, signal: Signal, direction: Direction) -> Self {
         use Direction::{Original, Reply};
         match (self, signal, direction) {
             (_, Signal::Reset, _) => Self::Close,
@@ -120,9 +158,14 @@ impl State {
         }
     }
 
-    /// Whether a client's SYN in this state opens a new connection over an old one's ports, which then
-    /// is a new flow and chooses its backend afresh.
-    pub(crate) const fn is_over(self) -> bool {
+    /// Whether a packet ends a flow in this state: a client's SYN that opens a new connection over an old one's
+    /// ports, which then is a new flow and chooses its backend afresh.
+    #[inline(always)]
+    pub(crate) fn ends_with(self, signal: Signal, direction: Direction) -> bool {
+        self.is_over() && signal == Signal::Syn && direction == Direction::Original
+    }
+
+    const fn is_over(self) -> bool {
         matches!(self, Self::TimeWait | Self::Close)
     }
 
@@ -138,6 +181,7 @@ impl State {
     }
 
     /// The state of this number.
+    #[inline(always)]
     pub(crate) const fn from_u8(number: u8) -> Option<Self> {
         Some(match number {
             1 => Self::SynSent,
@@ -190,6 +234,7 @@ impl Lifetimes {
     }
 
     /// How long a flow in this state is remembered without traffic, in ticks.
+    #[inline(always)]
     pub(crate) fn of(&self, state: State) -> u32 {
         self.0.get(state as usize).copied().unwrap_or(0)
     }

@@ -7,13 +7,15 @@
 
 use super::clock::Ticks;
 use super::entry::{Entry, NONE, WideEntry};
-use super::index::{self, Index, Name};
+use super::index::{self, Index, Name, Place};
 use super::loads::Loads;
 use super::{Class, Direction, Flags, Flow, FlowId, State};
-use crate::hash::Key;
+use crate::hash::TupleHash;
 use crate::memory::Block;
+use crate::prefetch::prefetch;
 use crate::time::Instant;
-use crate::tuple::{Family, Tuple};
+use crate::tuple::Family;
+use crate::tuple::packed::Packed;
 
 /// Names of flows must leave one bit for the direction, and one value for "none".
 pub(crate) const MAX_FLOWS: u32 = 1 << 28;
@@ -24,12 +26,14 @@ pub(crate) const fn blocks(v4: u32, v6: u32) -> usize {
 }
 
 pub(crate) struct FlowTable<'m> {
-    key: Key,
+    hash: TupleHash,
     index: Index<'m>,
     loads: Loads<'m>,
     v4: &'m mut [Entry],
     v6: &'m mut [WideEntry],
     slabs: [Slab; 2],
+    /// Flows begun so far: while this stays, no tuple is found that was not there.
+    begun: u64,
     /// Where the sweep goes on, over the entries of both families.
     hand: u32,
     /// No live flow's deadline is before this one, as far as is known.
@@ -71,53 +75,125 @@ pub(crate) struct Full(pub(crate) Ended);
 
 impl<'m> FlowTable<'m> {
     /// An empty table over [`blocks`] of memory.
-    pub(crate) fn new(key: Key, memory: &'m mut [Block], loads: &'m mut [Block], v4: u32, v6: u32) -> Option<Self> {
+    pub(crate) fn new(
+        hash: TupleHash,
+        memory: &'m mut [Block],
+        loads: &'m mut [Block],
+        v4: u32,
+        v6: u32,
+    ) -> Option<Self> {
         let (buckets, entries) = memory.split_at_mut_checked(index::buckets((v4 as usize + v6 as usize) * 2))?;
         entries.fill(Block::ZERO);
         let (narrow, wide) = entries.split_at_mut_checked(v4 as usize)?;
         let (wide, _) = wide.split_at_mut_checked(v6 as usize * 2)?;
         let empty = Slab { used: 0, free: NONE, live: 0, lists: [List { head: NONE, tail: NONE }; 3] };
         Some(Self {
-            key,
+            hash,
             index: Index::new(buckets),
             loads: Loads::new(loads),
             v4: bytemuck::must_cast_slice_mut(narrow),
             v6: bytemuck::must_cast_slice_mut(wide.as_chunks_mut::<2>().0),
             slabs: [empty; 2],
+            begun: 0,
             hand: 0,
             soonest: None,
             sweep_soonest: None,
         })
     }
 
-    /// The flow that a packet of this tuple belongs to, expired or not.
+    /// What a tuple is looked up by.
+    #[inline(always)]
+    pub(crate) fn hash(&self, tuple: &Packed) -> u64 {
+        self.hash.of(tuple)
+    }
+
+    /// Where a tuple is looked up.
+    #[inline(always)]
+    pub(crate) fn place(&self, tuple: &Packed) -> Place {
+        self.index.place(self.hash.of(tuple))
+    }
+
+    /// Asks for what a look-up reads first.
+    #[inline(always)]
+    pub(crate) fn prefetch_bucket(&self, place: Place) {
+        self.index.prefetch(place);
+    }
+
+    /// Asks for all that a new flow under this tuple will read and write of the index.
     #[inline]
-    pub(crate) fn find(&self, tuple: &Tuple) -> Option<(FlowId, Direction)> {
+    pub(crate) fn prefetch_both(&self, hash: u64) {
+        self.index.prefetch_both(self.index.place(hash));
+    }
+
+    /// Asks for the entry that the next new flow of this family takes.
+    #[inline]
+    pub(crate) fn prefetch_free(&self, family: Family) {
+        let Some(slab) = self.slabs.get(family as usize) else { return };
+        let base = if family == Family::V4 { 0 } else { self.v4.len() as u32 };
+        let next = if slab.free == NONE { base + slab.used } else { slab.free };
+        self.prefetch_entry(Name::new(next, Direction::Original));
+    }
+
+    /// The name that a tuple of this place has, if it has one: to be believed by [`Self::known`] alone.
+    #[inline(always)]
+    pub(crate) fn candidate(&self, place: Place) -> Name {
+        self.index.candidate(place)
+    }
+
+    /// Asks for the entry of a candidate.
+    #[inline(always)]
+    pub(crate) fn prefetch_entry(&self, name: Name) {
+        match name.flow().checked_sub(self.v4.len() as u32) {
+            None => self.v4.get(name.flow() as usize).map_or((), prefetch),
+            Some(wide) => self.v6.get(wide as usize).map_or((), WideEntry::prefetch),
+        }
+    }
+
+    /// The entry of this name if the tuple's flow has it, and the tuple that its packets leave with.
+    #[inline(always)]
+    pub(crate) fn known(&mut self, name: Name, tuple: &Packed) -> Option<(&mut Entry, Packed)> {
+        let (direction, other) = (name.direction(), name.direction().other());
+        match tuple.family {
+            Family::V4 => {
+                let entry = self.v4.get_mut(name.flow() as usize)?;
+                let to = entry.tuple(other).reversed();
+                if entry.matches(direction, tuple) { Some((entry, to)) } else { None }
+            }
+            Family::V6 => {
+                let wide = name.flow().wrapping_sub(self.v4.len() as u32);
+                let wide = self.v6.get_mut(wide as usize)?;
+                let to = wide.tuple(other).reversed();
+                if wide.matches(direction, tuple) { Some((&mut wide.entry, to)) } else { None }
+            }
+        }
+    }
+
+    /// The flow that a packet of this tuple, of this hash, belongs to, expired or not.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
         let v4_flows = self.v4.len() as u32;
-        let wants_v4 = tuple.source.is_v4();
-        let name = self.index.find(self.key.tuple(tuple), |name| match name.flow().checked_sub(v4_flows) {
-            None => {
-                wants_v4
-                    && self.v4.get(name.flow() as usize).is_some_and(|entry| entry.matches(name.direction(), tuple))
-            }
-            Some(wide) => {
-                !wants_v4 && self.v6.get(wide as usize).is_some_and(|entry| entry.matches(name.direction(), tuple))
-            }
+        let name = self.index.find(hash, |name| match tuple.family {
+            Family::V4 => self.v4.get(name.flow() as usize).is_some_and(|entry| entry.matches(name.direction(), tuple)),
+            Family::V6 => self
+                .v6
+                .get(name.flow().wrapping_sub(v4_flows) as usize)
+                .is_some_and(|entry| entry.matches(name.direction(), tuple)),
         })?;
         Some((FlowId(name.flow()), name.direction()))
     }
 
-    /// Begins a flow whose keys are not in the table. In a full one an expired flow goes first, then the
-    /// longest-standing one of the lowest class.
+    /// Begins a flow whose keys, of these hashes, are not in the table. In a full one an expired flow goes
+    /// first, then the longest-standing one of the lowest class.
     pub(crate) fn insert(
         &mut self,
         now: Ticks,
-        original: &Tuple,
-        reply: &Tuple,
+        [original, reply]: [&Packed; 2],
+        [one, other]: [u64; 2],
+        changes: [u16; 2],
         state: State,
         flags: Flags,
     ) -> Result<(FlowId, Ended), Full> {
-        let family = original.source.family();
+        let family = original.family;
         let mut ended = Ended::default();
         let flow = match self.take_free(family) {
             Some(flow) => flow,
@@ -129,16 +205,15 @@ impl<'m> FlowTable<'m> {
         match flow.checked_sub(self.v4.len() as u32) {
             None => {
                 if let Some(entry) = self.v4.get_mut(flow as usize) {
-                    *entry = Entry::new(original, reply, state, flags);
+                    *entry = Entry::new(original, reply, changes, state, flags);
                 }
             }
             Some(wide) => {
                 if let Some(entry) = self.v6.get_mut(wide as usize) {
-                    *entry = WideEntry::new(original, reply, state, flags);
+                    *entry = WideEntry::new(original, reply, changes, state, flags);
                 }
             }
         }
-        let (one, other) = (self.key.tuple(original), self.key.tuple(reply));
         if !self.index.insert(one, Name::new(flow, Direction::Original)) {
             self.give_back(flow);
             return Err(Full(ended));
@@ -151,8 +226,15 @@ impl<'m> FlowTable<'m> {
         if let Some(slab) = self.slab(family) {
             slab.live += 1;
         }
+        self.begun += 1;
         self.enlist(flow, state.class());
         Ok((FlowId(flow), ended))
+    }
+
+    /// How many flows have begun.
+    #[inline(always)]
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// How many flows are counted under this key of a service port's backend.
@@ -172,8 +254,8 @@ impl<'m> FlowTable<'m> {
     pub(crate) fn remove(&mut self, id: FlowId) {
         let Some(flow) = self.tuples(id) else { return };
         let Some(class) = self.entry(id).and_then(Entry::state).map(State::class) else { return };
-        self.index.remove(self.key.tuple(&flow.0), Name::new(id.0, Direction::Original));
-        self.index.remove(self.key.tuple(&flow.1), Name::new(id.0, Direction::Reply));
+        self.index.remove(self.hash.of(&flow.0), Name::new(id.0, Direction::Original));
+        self.index.remove(self.hash.of(&flow.1), Name::new(id.0, Direction::Reply));
         self.delist(id.0, class);
         self.loads.give_back(self.entry(id).map_or(NONE, |entry| entry.load));
         if let Some(slab) = self.slab(self.family(id.0)) {
@@ -199,13 +281,13 @@ impl<'m> FlowTable<'m> {
     }
 
     /// Both tuples of a flow, the original first.
-    pub(crate) fn tuples(&self, id: FlowId) -> Option<(Tuple, Tuple)> {
+    pub(crate) fn tuples(&self, id: FlowId) -> Option<(Packed, Packed)> {
         Some((self.tuple(id, Direction::Original)?, self.tuple(id, Direction::Reply)?))
     }
 
     /// The tuple of one direction.
     #[inline]
-    pub(crate) fn tuple(&self, id: FlowId, direction: Direction) -> Option<Tuple> {
+    pub(crate) fn tuple(&self, id: FlowId, direction: Direction) -> Option<Packed> {
         match id.0.checked_sub(self.v4.len() as u32) {
             None => self.v4.get(id.0 as usize).map(|entry| entry.tuple(direction)),
             Some(wide) => self.v6.get(wide as usize).map(|wide| wide.tuple(direction)),
@@ -213,7 +295,6 @@ impl<'m> FlowTable<'m> {
     }
 
     /// Notes a packet: the flow's state, and when it will be forgotten.
-    #[inline]
     pub(crate) fn touch(&mut self, id: FlowId, state: State, deadline: Ticks) {
         let Some(entry) = self.entry_mut(id) else { return };
         let Some(before) = entry.state() else { return };
@@ -234,8 +315,8 @@ impl<'m> FlowTable<'m> {
         let entry = self.entry(id)?;
         let (original, reply) = self.tuples(id)?;
         Some(Flow {
-            original,
-            reply,
+            original: (&original).into(),
+            reply: (&reply).into(),
             state: entry.state()?,
             deadline: Ticks(entry.deadline).instant(now),
             masqueraded: entry.flags().has(Flags::MASQUERADED),
@@ -280,7 +361,7 @@ impl<'m> FlowTable<'m> {
 
     /// Moves the sweep's hand past one entry, and past all those that were never used.
     fn advance(&mut self) {
-        let [v4, v6] = self.slabs;
+        let [v4, v6] = &self.slabs;
         let v4_flows = self.v4.len() as u32;
         self.hand += 1;
         if self.hand >= v4.used && self.hand < v4_flows {
@@ -406,13 +487,13 @@ fn earlier(bound: Option<Ticks>, deadline: Ticks) -> Option<Ticks> {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::tuple::{Address, Protocol};
+    use crate::tuple::{Address, Protocol, Tuple};
     use std::vec;
     use std::vec::Vec;
 
     const NOW: Ticks = Ticks(1000);
 
-    fn tuples(number: u32) -> (Tuple, Tuple) {
+    fn tuples(number: u32) -> (Packed, Packed) {
         let address = |last| Address::v4([10, 0, 0, last]);
         let source_port = number as u16;
         let original = Tuple {
@@ -424,7 +505,7 @@ mod tests {
             zone: 0,
         };
         let (source, source_port) = (address(101), 8080);
-        (original, Tuple { source, source_port, ..original.reversed() })
+        ((&original).into(), (&Tuple { source, source_port, ..original.reversed() }).into())
     }
 
     /// Keys that only fit two buckets of the index fill them, while a flow of other buckets gives way for the last of them in
@@ -432,15 +513,14 @@ mod tests {
     #[test]
     fn a_flow_that_gave_way_for_nobody_is_counted() {
         let mut memory = vec![Block::ZERO; blocks(9, 0)];
-        let key = Key::new(b"a key for tests.");
-        let mut table = FlowTable::new(key, &mut memory, &mut [], 9, 0).unwrap();
-        let buckets = |table: &FlowTable<'_>, tuple: &Tuple| {
-            let (first, tag) = table.index.place(table.key.tuple(tuple));
-            let mut both = [first, table.index.other(first, tag)];
+        let hash = TupleHash::new(b"a key for tests.");
+        let mut table = FlowTable::new(hash, &mut memory, &mut [], 9, 0).unwrap();
+        let buckets = |table: &FlowTable<'_>, tuple: &Packed| {
+            let mut both = table.index.both(table.place(tuple));
             both.sort_unstable();
             both
         };
-        let both_in = |table: &FlowTable<'_>, (original, reply): (Tuple, Tuple), wanted: fn([usize; 2]) -> bool| {
+        let both_in = |table: &FlowTable<'_>, (original, reply): (Packed, Packed), wanted: fn([usize; 2]) -> bool| {
             wanted(buckets(table, &original)) && wanted(buckets(table, &reply))
         };
         let crowded = (0..).filter(|n| both_in(&table, tuples(*n), |both| both == [0, 1]));
@@ -448,7 +528,8 @@ mod tests {
         let aside = (0..).find(|n| both_in(&table, tuples(*n), |[one, other]| one > 1 && other > 1)).unwrap();
         let mut insert = |number: u32, state| {
             let (original, reply) = tuples(number);
-            let inserted = table.insert(NOW, &original, &reply, state, Flags::default());
+            let hashes = [&original, &reply].map(|tuple| table.hash(tuple));
+            let inserted = table.insert(NOW, [&original, &reply], hashes, [0; 2], state, Flags::default());
             inserted.map(|(id, ended)| {
                 table.touch(id, state, NOW.plus(1600));
                 ended

@@ -75,6 +75,57 @@ impl AddAssign for Delta {
     }
 }
 
+/// A [`Delta`] to keep: folded, in the order of a packet's bytes.
+///
+/// A sum of words whose bytes are all turned around is the sum turned around (RFC 1071 §2 (B)), so that
+/// checksums are updated as they lie in the packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change(pub(crate) u16);
+
+impl Change {
+    /// What putting the old words back adds: the complement. Never 0, as no folded sum of some words is. Not a
+    /// branch either way.
+    #[inline(always)]
+    pub(crate) const fn undone_if(self, undone: bool) -> Self {
+        let sum = self.0 ^ (undone as u16).wrapping_neg();
+        Self(if sum == 0 { 0xffff } else { sum })
+    }
+
+    /// As [`Delta::update`].
+    #[inline(always)]
+    pub(super) const fn update(self, checksum: [u8; 2]) -> [u8; 2] {
+        (!self.added(!u16::from_le_bytes(checksum))).to_le_bytes()
+    }
+
+    /// As [`Delta::update_udp`].
+    #[inline(always)]
+    pub(super) const fn update_udp(self, checksum: [u8; 2]) -> [u8; 2] {
+        match (checksum, self.update(checksum)) {
+            ([0, 0], _) => [0, 0],
+            (_, [0, 0]) => [0xff, 0xff],
+            (_, updated) => updated,
+        }
+    }
+
+    /// As [`Delta::update_partial`].
+    #[inline(always)]
+    pub(super) const fn update_partial(self, sum: [u8; 2]) -> [u8; 2] {
+        self.added(u16::from_le_bytes(sum)).to_le_bytes()
+    }
+
+    #[inline(always)]
+    const fn added(self, sum: u16) -> u16 {
+        let sum = sum as u32 + self.0 as u32;
+        (sum as u16).wrapping_add((sum >> 16) as u16)
+    }
+}
+
+impl From<Delta> for Change {
+    fn from(delta: Delta) -> Self {
+        Self(u16::from_le_bytes(fold(delta.0).to_be_bytes()))
+    }
+}
+
 /// The sum of the words that these bytes are, an odd last one filled up with zero (RFC 1071 §1), not
 /// folded yet.
 pub(super) fn sum(bytes: &[u8]) -> u64 {
@@ -136,6 +187,13 @@ mod tests {
                 assert_eq!(delta.update(before), after, "{rest:#x} {old:#x} {new:#x}");
                 let udp = |checksum| if checksum == [0, 0] { [0xff, 0xff] } else { checksum };
                 assert_eq!(delta.update_udp(udp(before)), udp(after), "{rest:#x} {old:#x} {new:#x}");
+                let (change, undone) =
+                    (Change::from(delta), Change::from(Delta::word(u16::to_be_bytes(new), u16::to_be_bytes(old))));
+                assert_eq!(change.update(before), after, "{rest:#x} {old:#x} {new:#x}");
+                assert_eq!(change.update_udp(udp(before)), udp(after), "{rest:#x} {old:#x} {new:#x}");
+                assert_eq!(change.undone_if(true).update(after), undone.update(after), "{rest:#x} {old:#x} {new:#x}");
+                let sum = fold(u64::from(rest) + u64::from(old)).to_be_bytes();
+                assert_eq!(change.update_partial(sum), delta.update_partial(sum));
                 assert_eq!(
                     delta.update_partial(fold(u64::from(rest) + u64::from(old)).to_be_bytes()),
                     fold(u64::from(rest) + u64::from(new)).to_be_bytes(),
@@ -146,6 +204,7 @@ mod tests {
 
     #[test]
     fn no_udp_checksum_stays_none() {
+        assert_eq!(Change::from(Delta::word([0, 1], [0, 2])).update_udp([0, 0]), [0, 0]);
         assert_eq!(Delta::word([0, 1], [0, 2]).update_udp([0, 0]), [0, 0]);
     }
 

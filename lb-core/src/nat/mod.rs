@@ -5,10 +5,13 @@
 
 mod checksum;
 mod crc32c;
+mod plain;
 mod ports;
 mod reject;
 mod rewrite;
 
+pub(crate) use checksum::Change;
+pub(crate) use plain::{changes, rewrite_plain};
 pub use ports::PortRange;
 pub use reject::write_unreachable;
 pub use rewrite::{Untranslatable, rewrite, rewrite_error};

@@ -50,38 +50,79 @@ const fn is_prime(n: u64) -> bool {
     n % 2 == 1
 }
 
+/// A slot that nobody has taken.
+const FREE: u16 = u16::MAX;
+
 /// Fills a table, whose size must be the prime that the permutations were made for, with backend
 /// numbers. Nothing is written if there are no backends.
+///
+/// Walking a permutation to its next free slot takes as many steps as there are slots for each free one: half of
+/// all steps would go into the last 128 slots. Those are found the other way round, by asking of each which step
+/// of the permutation it is.
 pub fn populate(backends: &mut [Turns], table: &mut [u16]) {
-    /// A slot that nobody has taken.
-    const FREE: u16 = u16::MAX;
+    const LAST: usize = 128;
     let size = table.len() as u32;
-    let mut left = table.len();
     if backends.is_empty() {
         return;
     }
     table.fill(FREE);
-    loop {
-        for (number, turns) in backends.iter_mut().enumerate() {
-            // At most `size` steps, as the permutation visits every slot and one is free.
-            for _ in 0..size {
-                let slot = turns.next;
-                turns.next = if turns.next >= size - turns.skip.min(size) {
-                    turns.next - (size - turns.skip.min(size))
-                } else {
-                    turns.next + turns.skip
-                };
-                if let Some(slot) = table.get_mut(slot as usize).filter(|slot| **slot == FREE) {
-                    *slot = number as u16;
-                    break;
-                }
-            }
-            left = left.saturating_sub(1);
-            if left == 0 {
-                return;
+    let walked = table.len().saturating_sub(LAST);
+    let mut order = (0..backends.len()).cycle();
+    for number in order.by_ref().take(walked) {
+        let Some(turns) = backends.get_mut(number) else { return };
+        // At most `size` steps, as the permutation visits every slot and one is free.
+        for _ in 0..size {
+            let slot = turns.step(size);
+            if let Some(slot) = table.get_mut(slot as usize).filter(|slot| **slot == FREE) {
+                *slot = number as u16;
+                break;
             }
         }
     }
+    let mut last = [0u32; LAST];
+    let free = table.iter().zip(0u32..).filter(|(backend, _)| **backend == FREE).map(|(_, slot)| slot);
+    let mut left = last.iter_mut().zip(free).map(|(place, slot)| *place = slot).count();
+    for number in order {
+        let (Some(turns), Some(free)) = (backends.get_mut(number), last.get_mut(..left)) else { return };
+        let inverse = inverse(turns.skip, size);
+        let Some((nearest, slot)) =
+            free.iter().copied().enumerate().min_by_key(|(_, slot)| turns.steps_to(*slot, inverse, size))
+        else {
+            return;
+        };
+        turns.next = slot;
+        turns.step(size);
+        if let Some(backend) = table.get_mut(slot as usize) {
+            *backend = number as u16;
+        }
+        left -= 1;
+        free.swap(nearest, left);
+    }
+}
+
+impl Turns {
+    /// The slot whose turn it is, and on to the next.
+    fn step(&mut self, size: u32) -> u32 {
+        let (slot, back) = (self.next, size - self.skip.min(size));
+        self.next = if slot >= back { slot - back } else { slot + self.skip };
+        slot
+    }
+
+    /// How many steps away a slot's turn is: (slot - next) / skip, modulo the size.
+    fn steps_to(&self, slot: u32, inverse: u32, size: u32) -> u32 {
+        let distance = if slot >= self.next { slot - self.next } else { slot + (size - self.next.min(size)) };
+        (u64::from(distance) * u64::from(inverse)).checked_rem(size.into()).unwrap_or(0) as u32
+    }
+}
+
+/// The number whose product with `n` is 1 modulo a prime (Euclid's algorithm, extended: Knuth, TAOCP vol. 2, §4.5.2);
+/// 0 has none.
+fn inverse(n: u32, prime: u32) -> u32 {
+    let (mut old, mut new) = ((i64::from(prime), 0), (i64::from(n), 1));
+    while let Some(quotient) = old.0.checked_div(new.0) {
+        (old, new) = (new, (old.0 - quotient * new.0, old.1 - quotient * new.1));
+    }
+    old.1.rem_euclid(i64::from(prime).max(1)) as u32
 }
 
 #[cfg(test)]
@@ -110,6 +151,24 @@ mod tests {
         assert_eq!(table, [1, 0, 1, 0, 2, 2, 0]);
         populate(&mut [b0, b2], &mut table);
         assert_eq!(table.map(|b| b * 2), [0, 0, 0, 0, 2, 2, 2]);
+    }
+
+    /// The paper's own loop, step by step, for many sizes around the number that is found the other way.
+    #[test]
+    fn the_last_slots_are_those_that_walking_finds() {
+        for (backends, size) in [(1, 251), (3, 127), (3, 131), (7, 257), (100, 10_007), (600, 65_537)] {
+            let names = (0..backends).map(|n| Turns::new(&[5; 16], Address::from_v4_bits(n), 80, size));
+            let (mut walked, mut found) = (vec![FREE; size as usize], vec![0; size as usize]);
+            let mut turns: Vec<Turns> = names.clone().collect();
+            for number in (0..backends as usize).cycle().take(size as usize) {
+                while walked[turns[number].next as usize] != FREE {
+                    turns[number].step(size);
+                }
+                walked[turns[number].step(size) as usize] = number as u16;
+            }
+            populate(&mut names.collect::<Vec<_>>(), &mut found);
+            assert!(walked == found, "{backends} backends, {size} slots");
+        }
     }
 
     fn table(backends: impl Iterator<Item = u32>, size: u32) -> Vec<u32> {

@@ -3,6 +3,7 @@
 use super::bytes::{put_bytes, put_u32, put_u64, u32_at};
 use super::directory::{self, ENTRY, Hash, Question};
 use super::image::{self, Image, LoadError, SLOT, Slot};
+use super::screen::Screen;
 use super::segment::{Segment, Vip};
 use super::{Filled, NONE, RuleTable};
 
@@ -110,6 +111,9 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         self.generation = self.generation.wrapping_add(1);
         delta.slots().for_each(|slot| self.clear(&slot));
         self.fill(&delta, last);
+        if delta.slots().next().is_some_and(|slot| slot.id == 0) {
+            self.screen = self.node().map_or(Screen::EMPTY, |node| Screen::new(&node));
+        }
         self.fingerprint = delta.fingerprint();
         Ok(())
     }

@@ -60,18 +60,20 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     pub fn decide(&self, tuple: &Tuple, origin: Origin) -> Decision<'_> {
         let nobody = Source { kind: SourceKind::Outside, loopback: false };
         let Some(node) = self.node() else { return Decision::pass(nobody) };
-        let source = source(&node, tuple.source, origin);
+        let own = self.screen.may_hold(tuple.source) && node.address(tuple.source) & node::address::OWN != 0;
+        let source = source(&node, tuple.source, own, origin);
         let Some((slot, segment, class)) = self.owner(tuple, &node) else {
             return Decision { fate: self.unmatched(&node, tuple, source), ..Decision::pass(source) };
         };
         let local = segment.is_local(class);
-        let row = node.row(tuple.destination.family(), class, source.kind, local);
+        let (way, kind) = way_in(node.address(tuple.destination), class, source.kind);
+        let row = node.row(tuple.destination.family(), way, kind, local);
         let mut fate = fate(&node, &segment, class, tuple, row);
         if matches!(fate, Fate::Reject(_) | Fate::Pass) && is_guarded(&node, tuple.destination, source) {
             fate = Fate::Drop(DropReason::LoopbackGuard);
         }
         if let Fate::Forward { masquerade, .. } = &mut fate {
-            let from_vip = || class == VipClass::ClusterIp && self.ask(Question::ClusterIp(tuple.source)).is_some();
+            let from_vip = || class == VipClass::ClusterIp && self.claims(tuple.source).cluster_ip;
             *masquerade |= node.has(node::flag::MASQUERADE_VIP_SOURCES) && from_vip();
             *masquerade &= !(node.has(node::flag::KEEP_LOOPBACK) && source.loopback);
         }
@@ -82,6 +84,13 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
             class: Some(class),
             short_circuit: local && row.short_circuit(),
         }
+    }
+
+    /// Whether no rule can be about a packet to this address: it passes, whoever sends it. True of most packets on a node,
+    /// and quickly told; false may be said too often.
+    #[inline]
+    pub(crate) fn is_nobodys(&self, destination: Address) -> bool {
+        !self.screen.may_hold(destination) && !self.claims(destination).any()
     }
 
     /// The service port that a tuple dials (§6.1): an exact Vip first, then a node port.
@@ -95,7 +104,8 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         }
         let (slot, segment) = self.node_port_owner(tuple)?;
         // §6.9: on an address where node ports are not open, only their want of endpoints shows.
-        let shown = facts & node::address::NODE_PORTS != 0 || !segment.has_any();
+        let pool = if segment.is_local(VipClass::NodePort) { Pool::Local } else { Pool::Cluster };
+        let shown = facts & node::address::NODE_PORTS != 0 || segment.pool_size(pool) == 0;
         shown.then_some((slot, segment, VipClass::NodePort))
     }
 
@@ -114,9 +124,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
 
     /// Whether a packet to this address may dial a service, whatever its port.
     pub(crate) fn may_be_dialled(&self, destination: Address) -> bool {
-        self.ask(Question::ClusterIp(destination)).is_some()
-            || self.ask(Question::OtherIp(destination)).is_some()
-            || self.node().is_some_and(|node| node.address(destination) != 0)
+        self.claims(destination).any() || self.node().is_some_and(|node| node.address(destination) != 0)
     }
 
     /// The service port that a known flow's destination belongs to now. A node port is found by its
@@ -136,19 +144,17 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         if tuple.protocol == Protocol::TCP && own() && node.checks_health(tuple.destination_port) {
             return Fate::Accept;
         }
-        let cluster_ip = || self.ask(Question::ClusterIp(destination)).is_some();
-        if node.has(node::flag::REJECT_UNMATCHED) && cluster_ip() {
+        let claims = self.claims(destination);
+        if node.has(node::flag::REJECT_UNMATCHED) && claims.cluster_ip {
             return Fate::Reject(RejectReason::UnmatchedPort);
         }
-        let bound = || cluster_ip() || self.ask(Question::OtherIp(destination)).is_some();
-        if node.has(node::flag::BOUND_VIPS) && bound() && !own() {
+        if node.has(node::flag::BOUND_VIPS) && claims.any() && !own() {
             return match tuple.protocol {
                 Protocol::ICMP | Protocol::ICMPV6 => Fate::Accept,
                 _ => Fate::Reject(RejectReason::UnmatchedPort),
             };
         }
-        let in_cidr = || node.service_cidrs().any(|cidr| cidr.contains(destination));
-        if node.has(node::flag::DROP_UNALLOCATED) && in_cidr() && !cluster_ip() {
+        if node.has(node::flag::DROP_UNALLOCATED) && node.in_service_cidrs(destination) && !claims.cluster_ip {
             return Fate::Drop(DropReason::UnallocatedClusterIp);
         }
         Fate::Pass
@@ -156,9 +162,9 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
 }
 
 /// Who sends a packet (§1, §8.4).
-fn source(node: &NodeRules<'_>, address: Address, origin: Origin) -> Source {
+fn source(node: &NodeRules<'_>, address: Address, own: bool, origin: Origin) -> Source {
     let loopback = address.is_loopback();
-    let own = origin == Origin::Node || loopback || node.address(address) & node::address::OWN != 0;
+    let own = own || origin == Origin::Node || loopback;
     let pod = origin == Origin::Pod || node.pod_sources().any(|block| block.contains(address));
     let kind = match (own, pod) {
         (true, true) => SourceKind::NodeAsPod,
@@ -167,6 +173,18 @@ fn source(node: &NodeRules<'_>, address: Address, origin: Origin) -> Source {
         (false, false) => SourceKind::Outside,
     };
     Source { kind, loopback }
+}
+
+/// As what class of traffic, and from whom, the rules see a packet to one of the node's addresses, of these facts.
+fn way_in(facts: u8, class: VipClass, kind: SourceKind) -> (VipClass, SourceKind) {
+    let open = facts & node::address::NODE_PORTS != 0;
+    match class {
+        // §6.9: where node ports are not open, no chain takes a packet past a Local policy (§7.4).
+        VipClass::NodePort if !open => (class, SourceKind::Outside),
+        // §6.8: what the node sends to itself comes in again, past what looks at what comes in.
+        VipClass::ExternalIp | VipClass::LoadBalancer if facts & node::address::OWN != 0 => (VipClass::NodePort, kind),
+        _ => (class, kind),
+    }
 }
 
 /// While node ports are open on loopback, only loopback may send there. What a node port's rule translates on the way has

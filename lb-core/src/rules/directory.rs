@@ -5,11 +5,16 @@
 //! (Blelloch, Golovin: "Strongly history-independent hashing", FOCS 2007, §4).
 
 use super::bytes::{put_u16, put_u32, put_u128, u16_at, u32_at, u128_at};
-use crate::hash::Key;
+use crate::hash::AddressHash;
+use crate::prefetch::prefetch;
 use crate::tuple::{Address, Protocol};
 
 /// Bytes of an entry.
 pub(crate) const ENTRY: usize = 32;
+
+/// Kinds of entries that [`claims`] looks for.
+const CLUSTER_IP: u8 = 3;
+const OTHER_IP: u8 = 5;
 
 /// What the directory finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,13 +38,14 @@ impl Question {
         Self::NodePort(any, port, protocol)
     }
 
+    #[inline(always)]
     fn parts(self) -> (u128, u16, u8, u8) {
         match self {
             Self::Vip(address, port, protocol) => (address.bits(), port, protocol.0, 1),
             Self::NodePort(address, port, protocol) => (address.bits(), port, protocol.0, 2),
-            Self::ClusterIp(address) => (address.bits(), 0, 0, 3),
+            Self::ClusterIp(address) => (address.bits(), 0, 0, CLUSTER_IP),
             Self::Segment(id) => (u128::from(id), 0, 0, 4),
-            Self::OtherIp(address) => (address.bits(), 0, 0, 5),
+            Self::OtherIp(address) => (address.bits(), 0, 0, OTHER_IP),
         }
     }
 }
@@ -90,18 +96,35 @@ impl Entry {
 
 /// A hasher for directories under a rule table's key.
 #[derive(Clone, Copy)]
-pub(crate) struct Hash(Key);
+pub(crate) struct Hash(AddressHash);
 
 impl Hash {
     pub(crate) fn new(key: &[u8; 16]) -> Self {
-        Self(Key::new(key))
+        Self(AddressHash::new(key))
     }
 
-    #[inline]
+    #[inline(always)]
     fn of(&self, question: Question) -> (u32, (u128, u16, u8, u8)) {
-        let key @ (address, port, protocol, kind) = question.parts();
+        let key @ (bits, port, protocol, kind) = question.parts();
+        // Whatever an address is, it is at one place: most packets ask no more than that, and of no address.
+        let kind = if matches!(question, Question::OtherIp(_)) { CLUSTER_IP } else { kind };
         let rest = u64::from(port) << 16 | u64::from(protocol) << 8 | u64::from(kind);
-        ((self.0.address(Address::from_bits(address), rest) >> 32) as u32, key)
+        (self.0.of(bits, rest), key)
+    }
+}
+
+/// What is known of an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claims {
+    /// It is a service's ClusterIP.
+    pub(crate) cluster_ip: bool,
+    /// It is a service's external IP or load balancer's IP.
+    pub(crate) other_ip: bool,
+}
+
+impl Claims {
+    pub(crate) const fn any(self) -> bool {
+        self.cluster_ip || self.other_ip
     }
 }
 
@@ -131,22 +154,42 @@ pub(crate) fn find(bytes: &[u8], hash: &Hash, question: Question) -> Option<u32>
     Some(locate(bytes, hash, question)?.1.value)
 }
 
-#[inline]
 fn locate(bytes: &[u8], hash: &Hash, question: Question) -> Option<(usize, Entry)> {
-    let room = room(bytes);
     let (hash, key) = hash.of(question);
-    let mut at = home(hash, room);
-    for distance in 0..room {
-        let entry = Entry::read(bytes, at)?;
-        if entry.hash == hash && entry.key == key {
-            return Some((at, entry));
-        }
-        if displacement(entry.hash, at, room) < distance {
-            return None;
-        }
-        at = after(at, room);
+    run(bytes, hash).find(|(_, entry)| entry.hash == hash && entry.key == key)
+}
+
+/// What is known of this address.
+#[inline]
+pub(crate) fn claims(bytes: &[u8], hash: &Hash, address: Address) -> Claims {
+    let (hash, (bits, ..)) = hash.of(Question::ClusterIp(address));
+    let mut claims = Claims::default();
+    for (_, entry) in run(bytes, hash).filter(|(_, entry)| entry.hash == hash && entry.key.0 == bits) {
+        claims.cluster_ip |= entry.key.3 == CLUSTER_IP;
+        claims.other_ip |= entry.key.3 == OTHER_IP;
     }
-    None
+    claims
+}
+
+/// Asks for the memory that a look-up reads first.
+#[inline]
+pub(crate) fn ask_for(bytes: &[u8], hash: &Hash, question: Question) {
+    let (hash, _) = hash.of(question);
+    if let Some(entry) = bytes.get(home(hash, room(bytes)) * ENTRY) {
+        prefetch(entry);
+    }
+}
+
+/// The entries among which those of this hash are: from its home on, until one is nearer to its own.
+#[inline(always)]
+fn run(bytes: &[u8], hash: u32) -> impl Iterator<Item = (usize, Entry)> {
+    let room = room(bytes);
+    let mut at = home(hash, room);
+    (0..room).map_while(move |distance| {
+        let (here, entry) = (at, Entry::read(bytes, at)?);
+        at = after(at, room);
+        (displacement(entry.hash, here, room) >= distance).then_some((here, entry))
+    })
 }
 
 /// Sets the value for this question; false if there was no room.

@@ -16,7 +16,7 @@ use crate::hash::Key;
 
 pub(crate) const MAGIC: [u8; 8] = *b"lb-rules";
 /// The version of the image format: raised when the meaning of any byte changes; the engine reads its own only.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 pub(crate) const HEADER: usize = 64;
 /// Bytes of a slot: id, where its bytes begin and how many they are, the generation they came with.
 pub(crate) const SLOT: usize = 24;

@@ -11,17 +11,25 @@ mod decide;
 pub(crate) mod directory;
 pub(crate) mod image;
 pub(crate) mod node;
+mod screen;
 pub(crate) mod segment;
 
 use arena::Arena;
-use directory::{ENTRY, Hash, Question};
+use directory::{Claims, ENTRY, Hash, Question};
 use image::{Image, SLOT, Slot};
+use screen::Screen;
+
+use crate::prefetch::prefetch;
+use crate::tuple::{Address, Protocol};
 
 pub use apply::{ApplyError, Space};
 pub use decide::{Decision, Fate, Source};
 pub use image::{LoadError, VERSION};
 pub use node::{NodeRules, SourceKind, Stale};
 pub use segment::{Backend, Pool, Segment, Vip, VipClass};
+
+/// What a packet dials.
+pub(crate) type Dialled = (Address, u16, Protocol);
 
 /// Compiled rules over memory that the caller gives: flash, static RAM, a `Box`.
 #[derive(Clone)]
@@ -30,6 +38,7 @@ pub struct RuleTable<M> {
     parts: Parts,
     key: [u8; 16],
     hash: Hash,
+    screen: Screen,
     fingerprint: u64,
     /// Rises with every change; what a flow was checked under is compared with it.
     generation: u32,
@@ -120,16 +129,19 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         }
         let slots = image.slots().count() * SLOT;
         let (key, fingerprint, directory) = (image.key(), image.fingerprint(), image.directory.len());
-        Ok(Self {
+        let mut table = Self {
             parts: Parts { slots: (image::HEADER, slots), directory: (image::HEADER + slots, directory), segments: 0 },
             memory,
             key,
             hash: Hash::new(&key),
+            screen: Screen::EMPTY,
             fingerprint,
             generation: 1,
             epochs_from: 0,
             room: None,
-        })
+        };
+        table.screen = table.node().map_or(Screen::EMPTY, |node| Screen::new(&node));
+        Ok(table)
     }
 
     /// The memory that it lies in.
@@ -148,6 +160,44 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     #[inline]
     fn ask(&self, question: Question) -> Option<u32> {
         directory::find(self.directory(), &self.hash, question)
+    }
+
+    #[inline]
+    fn claims(&self, address: Address) -> Claims {
+        directory::claims(self.directory(), &self.hash, address)
+    }
+
+    /// Whether the cache has what packets read of it anyhow, so that asking for it ahead is not worth its while.
+    pub(crate) fn is_small(&self) -> bool {
+        const CACHE: usize = 256 << 10;
+        self.memory.as_ref().len() <= CACHE
+    }
+
+    /// Asks for the memory that [`is_nobodys`](Self::is_nobodys) reads.
+    #[inline]
+    pub(crate) fn prefetch_claims(&self, destination: Address) {
+        directory::ask_for(self.directory(), &self.hash, Question::ClusterIp(destination));
+    }
+
+    /// Asks for the memory that tells which service port a packet dials. This, [`prefetch_slot`](Self::prefetch_slot) and
+    /// [`prefetch_segment`](Self::prefetch_segment) each wait for what the one before asked for.
+    pub(crate) fn prefetch_vip(&self, (address, port, protocol): Dialled) {
+        directory::ask_for(self.directory(), &self.hash, Question::Vip(address, port, protocol));
+    }
+
+    pub(crate) fn prefetch_slot(&self, (address, port, protocol): Dialled) {
+        let Some(number) = self.ask(Question::Vip(address, port, protocol)) else { return };
+        if let Some(first) = self.part(self.parts.slots).get(number as usize * SLOT) {
+            prefetch(first);
+        }
+    }
+
+    pub(crate) fn prefetch_segment(&self, (address, port, protocol): Dialled) {
+        /// As much as most segments are.
+        const AHEAD: usize = 256;
+        let slot = self.ask(Question::Vip(address, port, protocol)).and_then(|number| self.slot(number));
+        let content = slot.and_then(|slot| self.content(&slot)).unwrap_or_default();
+        content.iter().take(AHEAD).step_by(64).for_each(prefetch);
     }
 
     fn slot(&self, number: u32) -> Option<Slot> {
@@ -231,6 +281,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
             parts: Parts { slots: (0, slots), directory: (slots, entries), segments: slots + entries },
             key: [0; 16],
             hash: Hash::new(&[0; 16]),
+            screen: Screen::EMPTY,
             fingerprint: 0,
             generation: 0,
             epochs_from: 0,

@@ -60,7 +60,7 @@ pub(crate) mod address {
     pub(crate) const OWN: u8 = 1;
     /// Node ports are open on it.
     pub(crate) const NODE_PORTS: u8 = 2;
-    /// Node ports without an endpoint are rejected on it (SEMANTICS §6.9).
+    /// Node ports without an endpoint are rejected or dropped on it (SEMANTICS §6.9).
     pub(crate) const REJECTS: u8 = 4;
 }
 
@@ -247,6 +247,11 @@ impl<'r> NodeRules<'r> {
             .fold(0, |all, facts| all | facts)
     }
 
+    /// The blocks of all of the node's addresses.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Prefix> + use<'r> {
+        prefixes(self.bytes, self.addresses(), self.count(82))
+    }
+
     /// Whether every backend is a proxy on this node, which dials endpoints on its own (SEMANTICS §14.5).
     pub fn redirects(&self) -> bool {
         self.has(flag::REDIRECT)
@@ -271,6 +276,10 @@ impl<'r> NodeRules<'r> {
     /// Blocks that ClusterIPs come from.
     pub fn service_cidrs(&self) -> impl Iterator<Item = Prefix> + use<'r> {
         prefixes(self.bytes, self.cidrs(), self.count(84))
+    }
+
+    pub(super) fn in_service_cidrs(&self, address: Address) -> bool {
+        self.service_cidrs().any(|cidr| cidr.contains(address))
     }
 
     /// Towards which destinations to masquerade with which of the node's own addresses, in order.

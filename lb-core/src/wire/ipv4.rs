@@ -28,6 +28,8 @@ pub(crate) const PLAIN: u8 = 0x45;
 pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
+/// Set in any fragment of a longer datagram.
+pub(super) const FRAGMENT: u16 = MORE_FRAGMENTS | OFFSET;
 
 #[inline(always)]
 pub(super) fn read(data: &[u8], at: usize) -> Result<Network, Malformed> {
@@ -46,8 +48,7 @@ pub(super) fn read(data: &[u8], at: usize) -> Result<Network, Malformed> {
         return Err(Malformed::Truncated);
     }
     let flags = u16::from_be_bytes(header.fragment);
-    let fragment =
-        if flags & (MORE_FRAGMENTS | OFFSET) == 0 { None } else { fragment(header, flags, end - transport)? };
+    let fragment = if flags & FRAGMENT == 0 { None } else { fragment(header, flags, end - transport)? };
     Ok(Network {
         source: Address::v4(header.source),
         destination: Address::v4(header.destination),

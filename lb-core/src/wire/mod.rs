@@ -7,6 +7,7 @@ pub(crate) mod ethernet;
 pub(crate) mod icmp;
 pub(crate) mod ipv4;
 pub(crate) mod ipv6;
+pub(crate) mod plain;
 pub(crate) mod sctp;
 pub(crate) mod tcp;
 pub(crate) mod udp;

@@ -2,6 +2,7 @@
 
 extern crate std;
 
+use std::format;
 use std::vec::Vec;
 
 use super::*;
@@ -286,4 +287,59 @@ fn errors_show_the_packet_they_quote() {
         };
         assert_eq!(found, ports, "{name}");
     }
+}
+
+/// A little of everything, and then everything with one byte of it changed or its end cut off.
+#[test]
+fn what_is_read_as_plain_is_read_alike_by_parse() {
+    let tcp = &format!("{TCP_SYN} 01 02 03");
+    let packets = [
+        v4(0, 6, tcp, 0),
+        v4(0x4000, 17, UDP, 0),
+        v4(0, 132, SCTP_INIT, 0),
+        v4(0x2000, 17, "9c40 0035 0010 0000 01 *8", 0),
+        v6(6, tcp, 0),
+        v6(17, UDP, 0),
+        v6(0, &format!("1100 0000 0000 0000 {UDP}"), 0),
+    ];
+    let ethernet = |packet: &Vec<u8>, tag: &str, ether_type: &str| {
+        let mut frame = tags(&format!("{tag} {ether_type}"));
+        frame.extend(packet);
+        frame
+    };
+    let tagged = [
+        ethernet(&packets[0], "", "0800"),
+        ethernet(&packets[0], "8100 0001", "0800"),
+        ethernet(&packets[4], "", "86dd"),
+    ];
+    let (mut plain, mut other) = (0, 0);
+    let mut compare = |data: &[u8], link| match plain::read(data, link, 7) {
+        None => other += 1,
+        Some(read) => {
+            plain += 1;
+            let headers = parse(data, link).unwrap().unwrap();
+            assert_eq!(Tuple::from(&read.tuple), Tuple { zone: 7, ..headers.tuple }, "{data:02x?}");
+            assert_eq!((headers.network, headers.fragment), (read.network, None));
+            let length = if read.tuple.family == Family::V4 { 20 } else { 40 };
+            assert_eq!(headers.transport, read.network + length);
+            let content = read.tcp.map_or(Content::Udp, Content::Tcp);
+            assert_eq!(headers.content, content);
+        }
+    };
+    let cases =
+        packets.iter().map(|packet| (packet, Link::Ip)).chain(tagged.iter().map(|frame| (frame, Link::Ethernet)));
+    for (packet, link) in cases {
+        for length in 0..=packet.len() {
+            compare(&packet[..length], link);
+        }
+        compare(&[&packet[..], &[0; 6]].concat(), link);
+        for at in 0..packet.len() {
+            for value in 0..=255 {
+                let mut changed = packet.clone();
+                changed[at] = value;
+                compare(&changed, link);
+            }
+        }
+    }
+    assert!(plain > 10_000 && other > 10_000, "{plain} plain, {other} not");
 }

@@ -13,6 +13,7 @@ use crate::k8s::Problems;
 pub mod args;
 mod compile;
 mod completions;
+mod demo;
 mod diff;
 mod dig;
 mod dns;
@@ -23,6 +24,7 @@ mod lint;
 mod man;
 mod replay;
 mod rules;
+mod run;
 mod test;
 
 /// Kubernetes service routing explained, tested and replayed, without a cluster.
@@ -36,6 +38,7 @@ struct Cli {
 /// A new subcommand is a line here, and a line in [`Command::run`].
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Get(get::Get),
     Explain(explain::Explain),
     Diff(diff::Diff),
@@ -46,12 +49,14 @@ enum Command {
     Completions(completions::Completions),
     Man(man::Man),
     Replay(replay::Replay),
+    Run(run::Run),
     Test(test::Test),
 }
 
 impl Command {
     fn run(self, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         match self {
+            Self::Demo(demo) => demo.run(out),
             Self::Get(get) => get.run(out),
             Self::Explain(explain) => explain.run(out),
             Self::Diff(diff) => diff.run(out),
@@ -62,6 +67,7 @@ impl Command {
             Self::Completions(completions) => completions.run(out),
             Self::Man(man) => man.run(),
             Self::Replay(replay) => replay.run(out),
+            Self::Run(run) => run.run(),
             Self::Test(test) => test.run(out),
         }
     }

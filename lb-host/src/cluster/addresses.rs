@@ -42,6 +42,11 @@ pub(super) fn gateway() -> Vec<Address> {
     machine(1).to_vec()
 }
 
+/// Where the load balancer's health checks come from.
+pub(super) fn checker() -> Vec<Address> {
+    machine(2).to_vec()
+}
+
 /// The `number`-th node's, of 240 at most.
 pub(super) fn node(number: u16) -> Vec<Address> {
     assert!(number < 240, "a box has room for 240 nodes");

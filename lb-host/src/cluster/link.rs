@@ -77,7 +77,7 @@ mod tests {
         let ms = Duration::from_millis;
         let plain = Link::of(ms(3));
         assert_eq!(carried(plain, 3), [ms(3); 3]);
-        assert_eq!(carried(Link::cut(), 100), []);
+        assert_eq!(carried(Link::cut(), 100), [] as [Duration; 0]);
         assert_eq!(carried(Link { duplication: 1_000_000, ..plain }, 2), [ms(3); 4]);
         let late = carried(Link { jitter: ms(2), ..plain }, 1000);
         assert!(late.iter().all(|time| (ms(3)..ms(5)).contains(time)));

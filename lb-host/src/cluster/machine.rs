@@ -1,7 +1,7 @@
 //! A host and what runs on it.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use lb_core::Instant;
 
@@ -30,8 +30,9 @@ pub(super) struct Machine {
     pub(super) place: Place,
     pub(super) host: Host,
     pub(super) cable: Cable,
-    /// By number; those that have ended leave their place empty.
-    programs: Vec<Option<Box<dyn Program>>>,
+    /// By number, never used again.
+    programs: BTreeMap<usize, Box<dyn Program>>,
+    started: usize,
     /// A node's in userspace mode.
     pub(super) proxy: Option<Proxy>,
     /// When it wants to be asked again.
@@ -40,30 +41,44 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn new(name: String, place: Place, host: Host, cable: Cable) -> Self {
-        Self { name, place, host, cable, programs: Vec::new(), proxy: None, alarm: None }
+        Self { name, place, host, cable, programs: BTreeMap::new(), started: 0, proxy: None, alarm: None }
     }
 
     /// Starts a program, and says which it is.
     pub(super) fn run(&mut self, program: Box<dyn Program>) -> usize {
-        self.programs.push(Some(program));
-        self.programs.len() - 1
+        let number = self.started;
+        self.programs.insert(number, program);
+        self.started += 1;
+        number
     }
 
     pub(super) fn program<P: Program>(&self, number: usize) -> Option<&P> {
-        let program: &dyn Any = self.programs.get(number)?.as_deref()?;
+        let program: &dyn Any = self.programs.get(&number)?.as_ref();
         program.downcast_ref()
     }
 
     pub(super) fn program_mut<P: Program>(&mut self, number: usize) -> Option<&mut P> {
-        let program: &mut dyn Any = self.programs.get_mut(number)?.as_deref_mut()?;
+        let program: &mut dyn Any = self.programs.get_mut(&number)?.as_mut();
         program.downcast_mut()
     }
 
     /// Ends a program from one moment to the next.
     pub(super) fn end(&mut self, number: usize) {
-        if let Some(mut program) = self.programs.get_mut(number).and_then(Option::take) {
+        if let Some(mut program) = self.programs.remove(&number) {
             program.end(&mut self.host);
         }
+    }
+
+    /// Asks a program to end.
+    pub(super) fn stop(&mut self, number: usize) {
+        if let Some(program) = self.programs.get_mut(&number) {
+            program.stop(&mut self.host);
+        }
+    }
+
+    /// Whether a program has nothing left to do.
+    pub(super) fn is_over(&self, number: usize) -> bool {
+        self.programs.get(&number).is_none_or(|program| program.is_over())
     }
 
     /// Lets programs and stack do what is to be done by now; what they send.
@@ -71,7 +86,7 @@ impl Machine {
         if let Some(proxy) = &mut self.proxy {
             proxy.poll(now, &mut self.host);
         }
-        for program in self.programs.iter_mut().flatten() {
+        for program in self.programs.values_mut() {
             program.poll(&mut self.host, now);
         }
         self.host.poll(now)
@@ -79,7 +94,7 @@ impl Machine {
 
     /// When the next turn is due if nothing comes before.
     pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        let programs = self.programs.iter().flatten().filter_map(|program| program.next_deadline());
+        let programs = self.programs.values().filter_map(|program| program.next_deadline());
         let proxy = self.proxy.as_ref().and_then(Proxy::next_deadline);
         programs.chain(proxy).chain(self.host.next_deadline(now)).min()
     }

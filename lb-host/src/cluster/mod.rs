@@ -36,12 +36,15 @@ mod events;
 mod fabric;
 pub mod kubectl;
 pub mod kubelet;
+pub mod kubernetes;
 mod link;
 mod load_balancer;
 mod machine;
 mod packet;
+mod passage;
 pub mod program;
 mod router;
+pub mod scenario;
 mod streak;
 mod trace;
 mod traffic;
@@ -73,6 +76,8 @@ pub use addresses::{LOAD_BALANCERS, OUTSIDE, PODS, SERVICES, settings};
 pub use engine::{Change, EngineError};
 pub use link::Link;
 pub use machine::MachineId;
+pub use passage::Passage;
+pub use router::Birth;
 
 /// The cables of a box, and how quick its nodes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +167,8 @@ pub struct Cluster {
     trace: Option<Trace>,
     losses: Losses,
     failures: Vec<EngineError>,
+    /// How many machines of each name there were.
+    names: BTreeMap<String, u64>,
 }
 
 impl Cluster {
@@ -191,6 +198,7 @@ impl Cluster {
             trace: None,
             losses: Losses::default(),
             failures: Vec::new(),
+            names: BTreeMap::new(),
             chance,
         };
         cluster.schedule(Station::Gateway, "gateway");
@@ -403,6 +411,17 @@ impl Cluster {
         self.routers.get(&Station::Machine(node)).map(|router| router.engine.counters())
     }
 
+    /// How many packets a node's engine was asked about; `None` if it is no node.
+    pub fn judged(&self, node: MachineId) -> Option<u64> {
+        self.routers.get(&Station::Machine(node)).map(|router| router.judged)
+    }
+
+    /// The flows that began at a node since it was last asked; the first time it begins to take note.
+    pub fn births(&mut self, node: MachineId) -> Vec<Birth> {
+        let router = self.routers.get_mut(&Station::Machine(node));
+        router.and_then(|router| router.births.replace(Vec::new())).unwrap_or_default()
+    }
+
     /// A node's proxy; `None` if it is in no userspace mode.
     pub fn proxy(&self, node: MachineId) -> Option<&Proxy> {
         self.machine(node)?.proxy.as_ref()
@@ -447,6 +466,23 @@ impl Cluster {
         self.trace.take().map_or(Ok(Vec::new()), Trace::finish)
     }
 
+    /// Keeps every packet's way through every router from now on, for [`passages`](Self::passages), until the capture ends.
+    ///
+    /// # Errors
+    /// There is no capture yet, and it can't be begun.
+    pub fn witness(&mut self) -> io::Result<()> {
+        if self.trace.is_none() {
+            self.record()?;
+        }
+        self.trace.iter_mut().for_each(Trace::witness);
+        Ok(())
+    }
+
+    /// What routers did since this was last asked for, in order; nothing unless [`witness`](Self::witness) was called.
+    pub fn passages(&mut self) -> Vec<Passage> {
+        self.trace.as_mut().map(Trace::take_passages).unwrap_or_default()
+    }
+
     /// Lets everything happen that does until `time`.
     pub fn run_until(&mut self, time: Instant) {
         self.run_until_holds(time, |_| false);
@@ -456,20 +492,33 @@ impl Cluster {
     /// Lets things happen until `condition` holds, but nothing after `limit`. Whether it holds.
     pub fn run_until_holds(&mut self, limit: Instant, mut condition: impl FnMut(&Self) -> bool) -> bool {
         loop {
-            while let Some(id) = self.due.pop_first() {
-                self.turn(id);
-            }
+            self.take_turns();
             if condition(self) {
                 return true;
             }
-            if self.events.next_time().is_none_or(|next| next > limit) {
+            if !self.step(limit) {
                 return false;
             }
-            if let Some((time, event)) = self.events.next() {
-                self.now = time;
-                self.happen(event);
-            }
         }
+    }
+
+    /// Lets machines that something happened to do what they can.
+    fn take_turns(&mut self) {
+        while let Some(id) = self.due.pop_first() {
+            self.turn(id);
+        }
+    }
+
+    /// Lets the next thing happen, unless it is after `limit`. Whether anything did.
+    fn step(&mut self, limit: Instant) -> bool {
+        if self.events.next_time().is_none_or(|next| next > limit) {
+            return false;
+        }
+        if let Some((time, event)) = self.events.next() {
+            self.now = time;
+            self.happen(event);
+        }
+        true
     }
 
     fn schedule(&mut self, station: Station, name: &str) {
@@ -488,7 +537,13 @@ impl Cluster {
 
     fn enter(&mut self, name: &str, place: Place, addresses: &[Address], link: Link) -> MachineId {
         let id = MachineId(self.machines.len());
-        let chance = self.chance.named(name);
+        let count = self.names.entry(name.to_owned()).or_default();
+        // One that comes back draws other numbers than before.
+        let chance = match *count {
+            0 => self.chance.named(name),
+            again => self.chance.named(name).named(&again.to_string()),
+        };
+        *count += 1;
         let host = Host::with_mtu(addresses, link.mtu, chance.named("host").draw());
         let cable = Cable::new(link, chance.named("cable"));
         self.machines.push(Some(Machine::new(name.to_owned(), place, host, cable)));

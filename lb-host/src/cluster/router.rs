@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use lb_core::{Address, Datagram, Instant, Origin, Verdict};
+use lb_core::{Address, Datagram, Flow, Instant, Origin, Verdict};
 
 use super::engine::Engine;
 use super::load_balancer;
@@ -27,11 +27,24 @@ pub(super) struct Router {
     interface: Option<Interface>,
     /// When `expire` is planned.
     pub(super) expiry: Option<Instant>,
+    /// Packets that its engine was asked about.
+    pub(super) judged: u64,
+    /// Flows that have begun since somebody wants to know.
+    pub(super) births: Option<Vec<Birth>>,
+}
+
+/// A flow at its first packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    /// When.
+    pub time: Instant,
+    /// Whom it was from, to and what was made of it.
+    pub flow: Flow,
 }
 
 impl Router {
     pub(super) const fn new(engine: Engine) -> Self {
-        Self { engine, held: VecDeque::new(), interface: None, expiry: None }
+        Self { engine, held: VecDeque::new(), interface: None, expiry: None, judged: 0, births: None }
     }
 
     pub(super) fn owns(&self, address: Address) -> bool {
@@ -61,7 +74,15 @@ impl Router {
         let mut work = VecDeque::from([(origin, packet)]);
         while let Some((origin, mut packet)) = work.pop_front() {
             let before = trace.is_some().then(|| packet.clone());
+            let known = self.births.is_some().then(|| self.engine.with(|balancer| balancer.counters().flows_created));
             let (verdict, releases) = self.engine.process(now, origin, &mut packet);
+            self.judged += 1;
+            if let (Some(births), Some(known), Verdict::Forward { flow, .. }) = (&mut self.births, known, verdict) {
+                let born = self
+                    .engine
+                    .with(|balancer| balancer.flow(flow).filter(|_| balancer.counters().flows_created > known));
+                births.extend(born.map(|flow| Birth { time: now, flow }));
+            }
             if let (Some(trace), Some(before), Some(interface)) = (trace.as_mut(), before, self.interface.as_mut()) {
                 let leaves = matches!(verdict, Verdict::Pass | Verdict::Accept | Verdict::Forward { .. });
                 let rewritten = matches!(verdict, Verdict::Forward { .. });
@@ -70,6 +91,7 @@ impl Router {
                 if leaves && rewritten {
                     trace.outbound(now, interface, &packet, &story);
                 }
+                trace.passage(now, interface, &self.engine, verdict, &before, leaves.then_some(&packet));
             }
             match verdict {
                 Verdict::Accept => out.push(Out::Deliver(packet)),

@@ -23,6 +23,7 @@ fn between_modes(probe: &Probe, old: &Outcome, new: &Outcome, modes: (Mode, Mode
     let labelled = |label: &str| old.label == Some(label) || new.label == Some(label);
     let is_windows = [modes.0, modes.1].iter().any(|mode| mode.name == Mode::KERNELSPACE.name);
     let loopback = probe.tuple.destination.is_loopback();
+    let closed = old.service.is_none() || new.service.is_none();
     let text = match probe.aim {
         Aim::Ping => "who answers pings to a service's address (§12.5)",
         Aim::Unmatched => "what becomes of packets to a service's address on a port that is none of its own (§6.6)",
@@ -35,9 +36,10 @@ fn between_modes(probe: &Probe, old: &Outcome, new: &Outcome, modes: (Mode, Mode
         Aim::Dial(VipClass::NodePort) if labelled("no-endpoints") => {
             "on which addresses NodePorts without endpoints are rejected (§6.9)"
         }
-        Aim::Dial(VipClass::NodePort) if old.service.is_none() || new.service.is_none() => {
-            "on which of the node's addresses NodePorts are open (§9.1)"
+        Aim::Dial(VipClass::NodePort) if closed && labelled("no-local-endpoint") => {
+            "on which of the node's addresses NodePorts are open, or dropped for want of an endpoint (§9.1, §6.9)"
         }
+        Aim::Dial(VipClass::NodePort) if closed => "on which of the node's addresses NodePorts are open (§9.1)",
         Aim::Dial(_) if labelled("source-range") && has("reject") => {
             "whether source ranges or the want of endpoints is looked at first (§8.6)"
         }

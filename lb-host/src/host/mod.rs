@@ -71,7 +71,7 @@ pub struct Host {
     connections: BTreeMap<ConnectionId, tcp::Connection>,
     /// Connections by their two ends, this host's first.
     by_ends: BTreeMap<(Socket, Socket), ConnectionId>,
-    /// The ends of connections that were.
+    /// The ends of connections that were, and of datagrams sent from ports that were given back.
     ended: BTreeSet<(Socket, Socket)>,
     datagrams: BTreeMap<UdpId, udp::Bound>,
     pinger: Option<ping::Pinger>,

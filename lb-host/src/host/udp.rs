@@ -1,6 +1,6 @@
 //! UDP as programs use it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use lb_core::{Address, Instant, Tuple};
 use smoltcp::iface::SocketHandle;
@@ -36,6 +36,8 @@ pub(super) struct Bound {
     address: Option<Address>,
     port: u16,
     errors: VecDeque<(Socket, Error)>,
+    /// The two ends of what was sent, this host's first.
+    asked: BTreeSet<(Socket, Socket)>,
 }
 
 impl Host {
@@ -64,7 +66,7 @@ impl Host {
         socket.bind(IpListenEndpoint { addr: address.map(ip), port }).map_err(|_| Error::InUse)?;
         let handle = self.sockets.add(socket);
         let id = UdpId(self.fresh_id());
-        self.datagrams.insert(id, Bound { handle, address, port, errors: VecDeque::new() });
+        self.datagrams.insert(id, Bound { handle, address, port, errors: VecDeque::new(), asked: BTreeSet::new() });
         Ok(id)
     }
 
@@ -72,6 +74,7 @@ impl Host {
     pub fn unbind(&mut self, id: UdpId) {
         if let Some(bound) = self.datagrams.remove(&id) {
             self.sockets.remove(bound.handle);
+            self.ended.extend(bound.asked);
         }
     }
 
@@ -86,7 +89,7 @@ impl Host {
     /// [`Error::TooLong`], [`Error::NoAddress`]; [`Error::InUse`] if too many wait to be sent.
     pub fn send_to(&mut self, id: UdpId, from: Option<Address>, to: Socket, payload: &[u8]) -> Result<(), Error> {
         let towards = self.address_towards(to.0);
-        let bound = self.datagrams.get(&id).ok_or(Error::Closed)?;
+        let bound = self.datagrams.get_mut(&id).ok_or(Error::Closed)?;
         let own = bound.address.or(from).or(towards).ok_or(Error::NoAddress)?;
         if !self.addresses.contains(&own) || own.is_v4() != to.0.is_v4() {
             return Err(Error::NoAddress);
@@ -95,6 +98,7 @@ impl Host {
         if payload.len() > longest {
             return Err(Error::TooLong);
         }
+        bound.asked.insert(((own, bound.port), to));
         let mut metadata = UdpMetadata::from(IpEndpoint::new(ip(to.0), to.1));
         metadata.local_address = Some(ip(own));
         self.sockets.get_mut::<UdpSocket>(bound.handle).send_slice(payload, metadata).map_err(|_| Error::InUse)
@@ -118,8 +122,12 @@ impl Host {
 
     pub(super) fn receive_datagram(&mut self, now: Instant, tuple: Tuple, packet: Vec<u8>) {
         if self.bound_to((tuple.destination, tuple.destination_port)).is_none() {
-            let asks = tuple.destination_port < EPHEMERAL.0;
-            let strangeness = if asks { Strangeness::Closed } else { Strangeness::NoSocket };
+            let ends = ((tuple.destination, tuple.destination_port), (tuple.source, tuple.source_port));
+            let strangeness = match tuple.destination_port < EPHEMERAL.0 {
+                _ if self.ended.contains(&ends) => Strangeness::Late,
+                true => Strangeness::Closed,
+                false => Strangeness::NoSocket,
+            };
             self.note(now, strangeness, tuple, packet.clone());
         }
         self.ingest(now, packet);

@@ -75,6 +75,13 @@ pub fn addresses(node: &Node) -> Vec<Address> {
     addresses
 }
 
+/// Whether load balancers should send new connections to a Node: it is not being deleted (SEMANTICS §10.6).
+pub fn is_eligible(node: &Node) -> bool {
+    const DELETING: &str = "ToBeDeletedByClusterAutoscaler";
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    node.metadata.deletion_timestamp.is_none() && !taints.iter().any(|taint| taint.key == DELETING)
+}
+
 /// A Node's blocks of Pod addresses.
 pub fn pod_cidrs(node: &Node) -> Vec<Prefix> {
     let Some(spec) = &node.spec else { return Vec::new() };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_path_to_error::Segment;
 use serde_saphyr::Spanned;
 
@@ -13,7 +13,16 @@ use super::place::{Place, Problem};
 #[derive(Clone, Debug)]
 pub struct Document {
     file: Arc<str>,
+    /// Where the text that `root`'s lines and columns count from begins in the file.
+    start: Start,
     root: Arc<Node>,
+}
+
+/// The lines before a text, and the characters before it on its first line.
+#[derive(Clone, Copy, Debug, Default)]
+struct Start {
+    lines: u64,
+    columns: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +78,17 @@ impl Document {
     /// # Errors
     /// The text is no YAML, repeats a key of a mapping, or expands beyond reason.
     pub fn parse(file: &str, text: &str) -> Result<Vec<Self>, Problem> {
+        let file: Arc<str> = file.into();
+        let mut start = Start::default();
+        let mut documents = Vec::new();
+        for piece in pieces(text) {
+            documents.extend(Self::parse_piece(&file, piece, start)?);
+            start = start.behind(piece);
+        }
+        Ok(documents)
+    }
+
+    fn parse_piece(file: &Arc<str>, text: &str, start: Start) -> Result<Vec<Self>, Problem> {
         // A dump of a whole cluster is fine, a small text that expands into a large one is not: nodes
         // may be as many as bytes, while the limits on nesting and alias expansion stay as they are.
         let whole = text.len().saturating_add(1024);
@@ -82,15 +102,17 @@ impl Document {
             emit_comments: false,
             with_snippet: false,
         };
-        let file: Arc<str> = file.into();
         match serde_saphyr::from_multiple_with_options::<Node>(text, options) {
-            Ok(roots) => Ok(roots.into_iter().map(|root| Self { file: file.clone(), root: root.into() }).collect()),
+            Ok(roots) => {
+                Ok(roots.into_iter().map(|root| Self { file: file.clone(), start, root: root.into() }).collect())
+            }
             Err(error) => {
                 let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
                 let formatter = serde_saphyr::DefaultMessageFormatter;
                 let message = serde_saphyr::MessageFormatter::format_message(&formatter, error.without_snippet());
                 let advice = "correct the YAML around there";
-                Err(Problem::new(Place { file, line, column }, format!("not valid YAML: {message}"), advice))
+                let place = start.place(file, line, column);
+                Err(Problem::new(place, format!("not valid YAML: {message}"), advice))
             }
         }
     }
@@ -98,7 +120,7 @@ impl Document {
     /// What no file holds: every place in it is `source`, without a line.
     pub fn unwritten(source: &str) -> Self {
         let root = Node { line: 0, column: 0, value: Value::Scalar(serde_json::Value::Null) };
-        Self { file: source.into(), root: root.into() }
+        Self { file: source.into(), start: Start::default(), root: root.into() }
     }
 
     /// The place of the value at `path` (`spec.ports[0].port`); of the deepest value on the way to it
@@ -125,7 +147,7 @@ impl Document {
     pub fn items(&self, path: &str) -> Vec<Self> {
         match self.root.deepest(&steps(path)) {
             (Node { value: Value::List(items), .. }, true) => {
-                items.iter().map(|root| Self { file: self.file.clone(), root: root.clone() }).collect()
+                items.iter().map(|root| Self { root: root.clone(), ..self.clone() }).collect()
             }
             _ => Vec::new(),
         }
@@ -163,8 +185,43 @@ impl Document {
     }
 
     fn place_of(&self, node: &Node) -> Place {
-        Place { file: self.file.clone(), line: node.line, column: node.column }
+        self.start.place(&self.file, node.line, node.column)
     }
+}
+
+impl Start {
+    /// Where what follows `text` begins.
+    fn behind(self, text: &str) -> Self {
+        let newlines = text.bytes().filter(|byte| *byte == b'\n').count() as u64;
+        let last = text.rsplit('\n').next().unwrap_or(text).chars().count() as u64;
+        Self { lines: self.lines + newlines, columns: if newlines == 0 { self.columns + last } else { last } }
+    }
+
+    /// The place of what stands at this line and column of the text; line 0 is no line.
+    fn place(self, file: &Arc<str>, line: u64, column: u64) -> Place {
+        let (lines, columns) = match line {
+            0 => (0, 0),
+            1 => (self.lines, self.columns),
+            _ => (self.lines, 0),
+        };
+        Place { file: file.clone(), line: line + lines, column: column + columns }
+    }
+}
+
+/// The texts of JSON objects that follow each other with nothing between, which YAML does not know and kubectl takes;
+/// else the text as it is.
+fn pieces(text: &str) -> Vec<&str> {
+    if !text.trim_start().starts_with('{') {
+        return vec![text];
+    }
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    let (mut pieces, mut begin) = (Vec::new(), 0);
+    while let Some(value) = values.next() {
+        let Some(piece) = value.ok().and_then(|_| text.get(begin..values.byte_offset())) else { return vec![text] };
+        pieces.push(piece);
+        begin = values.byte_offset();
+    }
+    pieces
 }
 
 impl Node {
@@ -282,8 +339,11 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Scalar(value.into()))
     }
 
+    /// A whole number is one however it is written, as on kubectl's way through Go and JSON: 80.0, 8e1, 080.
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Scalar(value.into()))
+        let whole = value as i64;
+        let exact = whole as f64 == value && whole.unsigned_abs() < 1 << f64::MANTISSA_DIGITS;
+        Ok(Value::Scalar(if exact { whole.into() } else { value.into() }))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

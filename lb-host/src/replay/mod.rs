@@ -6,7 +6,6 @@
 //! (see `reflect.rs`), which must come out as the captured one.
 
 mod diff;
-mod flow_log;
 pub mod golden;
 mod outline;
 mod reflect;
@@ -21,7 +20,7 @@ use lb_core::{Balancer, Datagram, Direction, Instant, Meta, Origin, Packet, Tupl
 
 use crate::device::capture::{ReadError, Reader, Record, Side, Writer};
 use crate::device::link::engine_part;
-use flow_log::FlowLog;
+use crate::flow_log::{FlowLog, Moment};
 use outline::{DatagramName, Ends};
 use reflect::{Reflection, Reflector, Seen};
 use story::{Event, Stories, flow_path};
@@ -129,7 +128,7 @@ struct Replay<'a, 'o, 'm, M, W: Write> {
     writer: Writer<W>,
     reflector: Option<Reflector>,
     stories: Stories,
-    log: Option<FlowLog<'o>>,
+    log: Option<FlowLog<&'o mut dyn Write>>,
     clock: Clock,
     /// Packets by the code of the verdict that was their last.
     settled: [u64; Verdict::CODES],
@@ -273,7 +272,7 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
         if let (Some(log), Some(flow)) = (&mut self.log, &flow)
             && let Verdict::Forward { flow: id, .. } = verdict
         {
-            log.packet(frame.number, &self.clock, id, flow).map_err(Error::Log)?;
+            log.packet(Some(frame.number), self.clock.moment(), id, flow).map_err(Error::Log)?;
         }
         if let (Some(reflector), Verdict::Forward { flow, direction: Direction::Original }, Some(link)) =
             (&mut self.reflector, verdict, link)
@@ -334,13 +333,13 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
 
     fn log_ends(&mut self) -> Result<(), Error> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        log.ends(&self.clock, |id| self.balancer.flow(id)).map_err(Error::Log)
+        log.ends(self.clock.moment(), |id| self.balancer.flow(id)).map_err(Error::Log)
     }
 
     fn finish(mut self, end: Result<(), Error>) -> Result<Summary, Error> {
         self.log_ends()?;
         if let Some(log) = &mut self.log {
-            log.open(&self.clock).map_err(Error::Log)?;
+            log.open(self.clock.moment()).map_err(Error::Log)?;
         }
         for (code, count) in self.settled.iter().enumerate().filter(|(_, count)| **count > 0) {
             self.summary.count(code as u8, *count);
@@ -378,9 +377,8 @@ impl Clock {
         time
     }
 
-    /// The capture's time at one of the engine's.
-    fn capture_time(&self, instant: Instant) -> u64 {
-        self.origin.unwrap_or_default().saturating_add(instant.as_nanos())
+    fn moment(&self) -> Moment {
+        Moment { origin: self.origin.unwrap_or_default(), now: self.now }
     }
 }
 

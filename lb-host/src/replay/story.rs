@@ -82,7 +82,7 @@ fn tell_refusal<M: AsRef<[u8]>>(event: &Event<'_>, rules: &RuleTable<M>, out: &m
 }
 
 /// The layers that a flow opened; `None` if its service port is gone or no longer dialled like that.
-pub(super) fn flow_path<M: AsRef<[u8]>>(rules: &RuleTable<M>, flow: &Flow) -> Option<Path> {
+pub(crate) fn flow_path<M: AsRef<[u8]>>(rules: &RuleTable<M>, flow: &Flow) -> Option<Path> {
     let segment = rules.segment(flow.slot)?;
     let class = path::class_of(&segment, &flow.original)?;
     let dialled = (flow.original.destination, flow.original.destination_port);

@@ -1,9 +1,8 @@
 //! The data plane that a case's steps go through: made anew, or brought from state to state by deltas, with
 //! the flows that it had before.
 
-use lb_core::control::Control;
 use lb_core::flow::State;
-use lb_core::rules::{ApplyError, Room};
+use lb_core::rules::ApplyError;
 use lb_core::{
     Balancer, Block, Config, Direction, Flow, Instant, Link, Meta, Packet, Protocol, RestoreError, RuleTable, Sizes,
     Tuple, Verdict, blocks,
@@ -13,13 +12,12 @@ use super::format::{ConntrackCheck, Step};
 use crate::dialled;
 use crate::k8s::Problem;
 use crate::path::socket;
+use crate::rules::{Following, empty, grown};
 
 /// Rules that can be updated, and the control plane behind them.
 pub(super) struct DataPlane {
-    pub(super) control: Control,
+    pub(super) objects: Following,
     pub(super) rules: RuleTable<Vec<u8>>,
-    /// The slices that the control plane has.
-    slices: Vec<lb_core::control::Label>,
 }
 
 /// What became of a flow that there was before.
@@ -38,12 +36,12 @@ impl DataPlane {
     /// The state cannot be compiled, or the flows not be had.
     pub(super) fn enter(before: Option<Self>, step: &Step, case: &Problem) -> Result<(Self, Vec<Survivor>), Problem> {
         let trouble = |error: &dyn std::fmt::Display| Problem { message: error.to_string(), ..case.clone() };
-        let fresh = || Ok(Self { control: Control::new(step.node.clone()), rules: empty()?, slices: Vec::new() });
+        let fresh = || Ok(Self { objects: Following::new(step.node.clone()), rules: empty()? });
         let mut plane = before.map_or_else(fresh, Ok).map_err(|error: ApplyError| trouble(&error))?;
-        plane.put(step);
-        let image = plane.control.image().map_err(|error| trouble(&error))?;
+        let _ = plane.objects.put(&step.services, &step.slices, step.node.clone());
+        let image = plane.objects.control.image().map_err(|error| trouble(&error))?;
         let mut delta = Vec::new();
-        plane.control.delta(&mut delta).map_err(|error| trouble(&error))?;
+        plane.objects.control.delta(&mut delta).map_err(|error| trouble(&error))?;
 
         let flows = u32::try_from(step.conntrack.len()).unwrap_or(u32::MAX).saturating_mul(2).max(1);
         let sizes = Sizes { v4_flows: flows, v6_flows: flows, services: 1, affinity: 0, backends: 0, fragments: 0 };
@@ -69,33 +67,6 @@ impl DataPlane {
         plane.rules = balancer.swap_rules(empty().map_err(|error| trouble(&error))?);
         Ok((plane, survivors))
     }
-
-    /// Tells the control plane the objects of this state, and takes out those that it no longer has.
-    fn put(&mut self, step: &Step) {
-        self.control.put_node(step.node.clone());
-        let gone = |name: &_| step.services.iter().all(|service| service.name != *name);
-        let services: Vec<_> = self.control.services().map(|service| service.name.clone()).filter(gone).collect();
-        services.iter().for_each(|name| self.control.remove_service(name));
-        let gone = |name: &&_| step.slices.iter().all(|slice| slice.name != **name);
-        self.slices.iter().filter(gone).for_each(|name| self.control.remove_slice(name));
-        step.services.iter().for_each(|service| self.control.put_service(service.clone()));
-        step.slices.iter().for_each(|slice| self.control.put_slice(slice.clone()));
-        self.slices = step.slices.iter().map(|slice| slice.name.clone()).collect();
-    }
-}
-
-/// A table with little room: it grows when there is need.
-fn empty() -> Result<RuleTable<Vec<u8>>, ApplyError> {
-    let room = Room { services: 8, vips: 32, segments: 1 << 14 };
-    RuleTable::with_room(vec![0; room.bytes()], room)
-}
-
-/// A table with this image in it, and room for more.
-fn grown(image: &[u8]) -> Result<RuleTable<Vec<u8>>, ApplyError> {
-    let room = Room::for_image(image).map_err(ApplyError::Delta)?;
-    let mut rules = RuleTable::with_room(vec![0; room.bytes()], room)?;
-    rules.apply(image)?;
-    Ok(rules)
 }
 
 /// The flow as the balancer knew it: seen both ways, not masqueraded.

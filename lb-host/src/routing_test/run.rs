@@ -102,7 +102,7 @@ impl World<'_> {
 
     fn endpoints(&self, checks: &mut Vec<Judged>) {
         for check in &self.step.endpoints {
-            let (differences, notes) = judge::endpoints(check, &self.plane.control);
+            let (differences, notes) = judge::endpoints(check, &self.plane.objects.control);
             let name = format!("endpoints of {}", check.service.text);
             let mut judged = Judged::new(&self.step.name, name, &check.place, differences);
             if !judged.holds() {
@@ -114,7 +114,7 @@ impl World<'_> {
 
     fn health(&self, checks: &mut Vec<Judged>) {
         for check in &self.step.health {
-            let differences = judge::health(check, &self.step.services, &self.step.slices, &self.plane.control);
+            let differences = judge::health(check, &self.step.services, &self.step.slices, &self.plane.objects.control);
             let name = format!("healthCheck of {}", check.service);
             checks.push(Judged::new(&self.step.name, name, &check.place, differences));
         }
@@ -124,7 +124,8 @@ impl World<'_> {
     fn explained(&self, mut judged: Judged, packet: &Tuple, origin: Origin) -> Judged {
         if !judged.holds() {
             let seed = 0;
-            let explanation = explain::explain(self.from_scratch, Some(&self.plane.control), packet, origin, seed);
+            let explanation =
+                explain::explain(self.from_scratch, Some(&self.plane.objects.control), packet, origin, seed);
             judged.explanation = Some(explanation);
         }
         judged

@@ -1,7 +1,7 @@
 //! Objects as rows of kubectl's tables.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -87,8 +87,9 @@ fn external_ips(service: &Service) -> String {
         "LoadBalancer" => {
             let balancer = service.status.iter().filter_map(|status| status.load_balancer.as_ref());
             let entries = balancer.flat_map(|balancer| balancer.ingress.iter().flatten());
-            let entries = entries.filter_map(|entry| entry.ip.clone().or_else(|| entry.hostname.clone()));
-            let all: Vec<_> = entries.chain(own).collect();
+            let entries: BTreeSet<_> =
+                entries.filter_map(|entry| entry.ip.clone().or_else(|| entry.hostname.clone())).collect();
+            let all: Vec<_> = entries.into_iter().chain(own).collect();
             if all.is_empty() { "<pending>".to_owned() } else { list(all) }
         }
         _ => list(own),
@@ -103,20 +104,19 @@ impl Row for Endpoints {
     fn row(&self, age: &str) -> Vec<String> {
         let mut all = Vec::new();
         for subset in self.subsets.iter().flatten() {
-            let ports = subset.ports.as_deref().unwrap_or_default();
-            for address in subset.addresses.iter().flatten() {
-                let ip = match address.ip.parse() {
-                    Ok(IpAddr::V6(ip)) if !ports.is_empty() => format!("[{ip}]"),
-                    _ => address.ip.clone(),
-                };
-                match ports {
-                    [] => all.push(ip),
-                    ports => all.extend(ports.iter().map(|port| format!("{ip}:{}", port.port))),
-                }
+            let addresses = subset.addresses.iter().flatten().map(|address| address.ip.as_str());
+            match subset.ports.as_deref().unwrap_or_default() {
+                [] => all.extend(addresses.map(str::to_owned)),
+                ports => ports.iter().for_each(|port| all.extend(addresses.clone().map(|ip| socket(ip, port.port)))),
             }
         }
         vec![short_list(&all), age.to_owned()]
     }
+}
+
+/// An address and a port, IPv6 in brackets.
+fn socket(ip: &str, port: i32) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
 }
 
 impl Row for EndpointSlice {
@@ -125,8 +125,11 @@ impl Row for EndpointSlice {
     const NARROW: usize = 5;
 
     fn row(&self, age: &str) -> Vec<String> {
-        let ports = self.ports.iter().flatten();
-        let ports: Vec<_> = ports.map(|port| port.port.map_or("*".to_owned(), |port| port.to_string())).collect();
+        let ports = self.ports.iter().flatten().map(|port| match port.port {
+            Some(number) => number.to_string(),
+            None => port.name.clone().unwrap_or_else(|| "*".to_owned()),
+        });
+        let ports: Vec<_> = ports.collect();
         let addresses: Vec<_> =
             self.endpoints.iter().flatten().flat_map(|endpoint| endpoint.addresses.clone()).collect();
         let ports = if ports.is_empty() { "<unset>".to_owned() } else { short_list(&ports) };
@@ -156,14 +159,19 @@ impl Row for Node {
         let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
         let mut state = match ready.map(|condition| condition.status.as_str()) {
             Some("True") => "Ready".to_owned(),
-            Some("False") => "NotReady".to_owned(),
-            _ => "Unknown".to_owned(),
+            // kubectl's word for one that is not heard of, too.
+            Some(_) => "NotReady".to_owned(),
+            None => "Unknown".to_owned(),
         };
         if self.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true)) {
             state.push_str(",SchedulingDisabled");
         }
         let labels = self.metadata.labels.iter().flatten();
-        let roles = labels.filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"));
+        let role = |(key, value): (&String, &String)| match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) => Some(role.to_owned()),
+            None => (key == "kubernetes.io/role").then(|| value.clone()),
+        };
+        let roles: BTreeSet<_> = labels.filter_map(role).filter(|role| !role.is_empty()).collect();
         let address = |kind: &str| {
             let found = status.addresses.iter().flatten().find(|address| address.type_ == kind);
             found.map_or(NONE.to_owned(), |address| address.address.clone())

@@ -172,6 +172,11 @@ impl Kind for Pod {
         self.status = old.map_or(Some(pending), |old| old.status.clone());
     }
 
+    /// A manifest that is applied again does not know where the Pod runs.
+    fn carry(&mut self, old: &Self) {
+        pod::carry(self, old);
+    }
+
     fn change(new: &mut Placed<Self>, old: &Placed<Self>) -> Vec<Problem> {
         pod::change(new, old)
     }

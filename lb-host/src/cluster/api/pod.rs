@@ -4,6 +4,13 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::k8s::{Placed, Problem};
 
+/// The node that the scheduler chose stays chosen.
+pub(super) fn carry(new: &mut Pod, old: &Pod) {
+    let before = old.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let spec = new.spec.get_or_insert_default();
+    spec.node_name = spec.node_name.take().or(before);
+}
+
 /// Of a Pod's spec only the images change, and the node once, when it is bound to one.
 pub(super) fn change(new: &Placed<Pod>, old: &Placed<Pod>) -> Vec<Problem> {
     let bound = |pod: &Placed<Pod>| pod.object.spec.as_ref().and_then(|spec| spec.node_name.clone());

@@ -81,6 +81,11 @@ impl LoadBalancer {
         &self.listeners
     }
 
+    /// The blocks of the clients that it admits; of a family without any it admits all.
+    pub fn source_ranges(&self) -> &[Prefix] {
+        &self.source_ranges
+    }
+
     /// The nodes behind it, their addresses, and whether each is healthy.
     pub fn targets(&self) -> impl Iterator<Item = (&str, Address, bool)> {
         self.targets.iter().map(|target| (target.node.as_str(), target.address, self.well(target)))

@@ -180,6 +180,11 @@ impl BulkClient {
         Self { to, upload, download, pattern: Pattern::new(), side: None, outcome: None }
     }
 
+    /// Bytes that were handed in and bytes that came, so far.
+    pub fn progress(&self) -> (u64, u64) {
+        self.side.as_ref().map_or((0, 0), |side| (side.send.1, side.expect.1))
+    }
+
     /// What came of it, once it is over.
     pub const fn outcome(&self) -> Option<Outcome> {
         self.outcome

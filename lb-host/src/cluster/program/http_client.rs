@@ -102,6 +102,11 @@ impl HttpClient {
         self.left == 0 && self.running.is_none()
     }
 
+    /// Asks no more once the request under way has come to its end.
+    pub const fn finish(&mut self) {
+        self.left = 0;
+    }
+
     fn begin(&mut self, host: &mut Host, now: Instant) -> Result<(), Error> {
         let usable =
             self.connection.filter(|id| host.is_established(*id) && host.recv(*id, &mut Vec::new()) == Ok(true));

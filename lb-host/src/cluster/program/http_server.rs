@@ -5,7 +5,8 @@ use lb_core::Instant;
 use super::{Program, seen};
 use crate::host::{ConnectionId, Host, ListenerId};
 
-/// Serves any path with 200 and a line that says who served whom, and `/readyz` with 200 or 503.
+/// Serves any path with 200 and a line that says who served whom, and one of its choice, `/readyz`, with 200 or 503.
+/// Asked to end, it takes no more connections and finishes those that it has.
 ///
 /// ```text
 /// HTTP/1.1 200 OK
@@ -20,6 +21,8 @@ pub struct HttpServer {
     listener: Option<ListenerId>,
     open: Vec<Open>,
     served: u64,
+    probed: String,
+    stopping: bool,
     /// Whether `/readyz` says 200.
     pub ready: bool,
     /// Whether anything else is answered 503.
@@ -45,7 +48,14 @@ impl HttpServer {
     /// A server of this name on a port of all addresses.
     pub fn new(name: &str, port: u16) -> Self {
         let name = name.to_owned();
-        Self { name, port, listener: None, open: Vec::new(), served: 0, ready: true, failing: false }
+        let (probed, stopping) = ("/readyz".to_owned(), false);
+        Self { name, port, listener: None, open: Vec::new(), served: 0, probed, stopping, ready: true, failing: false }
+    }
+
+    /// Tells whether it is ready under another path than `/readyz`.
+    #[must_use]
+    pub fn probed_at(self, path: &str) -> Self {
+        Self { probed: path.to_owned(), ..self }
     }
 
     /// How many requests were answered.
@@ -54,7 +64,7 @@ impl HttpServer {
     }
 
     fn answer(&self, path: &str, client: &str) -> String {
-        let probe = path == "/readyz";
+        let probe = path == self.probed;
         let healthy = if probe { self.ready } else { !self.failing };
         let (status, body) = match healthy {
             true => ("200 OK", format!("{} serves {client}\n", self.name)),
@@ -70,13 +80,10 @@ impl HttpServer {
 
 impl Program for HttpServer {
     fn poll(&mut self, host: &mut Host, _: Instant) {
-        if self.listener.is_none() {
+        if self.listener.is_none() && !self.stopping {
             self.listener = host.listen(None, self.port).ok();
         }
-        let Some(listener) = self.listener else { return };
-        while let Some(id) = host.accept(listener) {
-            self.open.push(Open { id, arrived: Vec::new(), answer: Vec::new(), last: false });
-        }
+        self.accept(host);
         let mut open = std::mem::take(&mut self.open);
         open.retain_mut(|connection| {
             let goes_on = self.serve(host, connection).unwrap_or(false);
@@ -88,6 +95,16 @@ impl Program for HttpServer {
         self.open = open;
     }
 
+    fn stop(&mut self, host: &mut Host) {
+        self.accept(host);
+        self.stopping = true;
+        self.listener.take().into_iter().for_each(|listener| host.unlisten(listener));
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopping && self.open.is_empty()
+    }
+
     fn end(&mut self, host: &mut Host) {
         self.listener.take().into_iter().for_each(|listener| host.unlisten(listener));
         self.open.drain(..).for_each(|connection| host.abort(connection.id));
@@ -95,6 +112,13 @@ impl Program for HttpServer {
 }
 
 impl HttpServer {
+    fn accept(&mut self, host: &mut Host) {
+        let Some(listener) = self.listener else { return };
+        while let Some(id) = host.accept(listener) {
+            self.open.push(Open { id, arrived: Vec::new(), answer: Vec::new(), last: false });
+        }
+    }
+
     /// False when the connection is done with; `None` when it has failed.
     fn serve(&mut self, host: &mut Host, connection: &mut Open) -> Option<bool> {
         let more = host.recv(connection.id, &mut connection.arrived).ok()?;
@@ -103,12 +127,13 @@ impl HttpServer {
             connection.arrived.drain(..length);
             let client = seen(host.remote(connection.id)?);
             connection.answer.extend_from_slice(self.answer(&request.path, &client).as_bytes());
-            connection.last = request.closes;
+            connection.last = request.closes || self.stopping;
             self.served += 1;
         }
         let sent = host.send(connection.id, &connection.answer).ok()?;
         connection.answer.drain(..sent);
-        Some(!connection.answer.is_empty() || (more && !connection.last))
+        let idle = connection.arrived.is_empty() && connection.answer.is_empty();
+        Some(!connection.answer.is_empty() || (more && !connection.last && !(self.stopping && idle)))
     }
 }
 

@@ -103,9 +103,22 @@ fn limit(report: &mut Report<'_, EndpointSlice>, field: &str, count: usize, most
 pub(super) fn endpoints(report: &mut Report<'_, Endpoints>) {
     report.subdomain();
     for (index, subset) in report.object.object.subsets.iter().flatten().enumerate() {
+        let addresses = subset.addresses.iter().chain(&subset.not_ready_addresses).flatten();
+        if addresses.count() == 0 {
+            let advice = "give it addresses or notReadyAddresses, or leave it out";
+            report.refuse(&format!("subsets[{index}]"), "has no address", advice);
+        }
+        let several = subset.ports.iter().flatten().count() > 1;
         for (at, port) in subset.ports.iter().flatten().enumerate() {
             report.port(&format!("subsets[{index}].ports[{at}].port"), port.port, false);
             report.protocol(&format!("subsets[{index}].ports[{at}].protocol"), port.protocol.as_deref());
+            let (field, name) =
+                (format!("subsets[{index}].ports[{at}].name"), port.name.as_deref().unwrap_or_default());
+            if name.is_empty() && several {
+                report.refuse(&field, "is missing", "name every port where there are several");
+            } else if !name.is_empty() && !is_label(name) {
+                report.refuse(&field, format_args!("is {name:?}, which is no DNS label"), LABEL);
+            }
         }
         for (list, addresses) in [("addresses", &subset.addresses), ("notReadyAddresses", &subset.not_ready_addresses)]
         {

@@ -23,6 +23,7 @@ use super::place::Problem;
 use super::service::{number, protocol};
 
 pub(super) use names::{is_label, is_subdomain};
+use names::{is_label_value, is_qualified};
 
 const PORT: &str = "give a number from 1 to 65535";
 
@@ -83,7 +84,23 @@ fn one<T: Checked>(object: &Placed<T>, limits: Option<&Limits>, problems: &mut V
         let message = format!("is {:?}, which is no DNS label", object.namespace());
         report.refuse("metadata.namespace", message, names::LABEL);
     }
+    labels(&mut report);
     T::check(&mut report);
+}
+
+/// What every object may be labelled and annotated with.
+fn labels<T: Object>(report: &mut Report<'_, T>) {
+    let metadata = report.object.object.metadata();
+    for (key, value) in metadata.labels.iter().flatten() {
+        report.label("metadata.labels", key, value);
+    }
+    // Of annotations the case of the domain does not count either, and the value may be anything.
+    for key in metadata.annotations.iter().flat_map(|annotations| annotations.keys()) {
+        if !is_qualified(&key.to_lowercase()) {
+            let message = format_args!("has {key:?}, which no annotation can be called");
+            report.refuse("metadata.annotations", message, names::QUALIFIED);
+        }
+    }
 }
 
 /// A kind of object that an API server looks at.
@@ -202,6 +219,13 @@ impl<T: Object> Report<'_, T> {
 
     fn protocol(&mut self, field: &str, name: Option<&str>) {
         self.problems.extend(protocol(self.object, field, name).err());
+    }
+
+    /// A label that an object has, or is to have to be selected.
+    fn label(&mut self, field: &str, key: &str, value: &str) {
+        if !is_qualified(key) || !is_label_value(value) {
+            self.refuse(field, format_args!("has {key:?}: {value:?}, which no label can be"), names::QUALIFIED);
+        }
     }
 
     /// The name of an object whose names are DNS subdomains.

@@ -6,9 +6,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use lb_core::{Address, Family};
 
-use super::names::{
-    LABEL, PORT_NAME, QUALIFIED, SUBDOMAIN, is_label, is_label_value, is_port_name, is_qualified, is_subdomain,
-};
+use super::names::{LABEL, PORT_NAME, QUALIFIED, SUBDOMAIN, is_label, is_port_name, is_qualified, is_subdomain};
 use super::{Limits, PORT, Report, family_name};
 use crate::k8s::address::{lenient_address, lenient_prefix};
 use crate::k8s::manifest::Placed;
@@ -46,22 +44,11 @@ pub(super) fn service(report: &mut Report<'_, Service>) {
     for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
         report.reachable(&format!("spec.externalIPs[{index}]"), ip);
     }
-    for (index, range) in spec.load_balancer_source_ranges.iter().flatten().enumerate() {
-        if lenient_prefix(range).is_none() {
-            let field = format!("spec.loadBalancerSourceRanges[{index}]");
-            report.tell(
-                &field,
-                format_args!("is {range:?}, which is no block of addresses"),
-                "give one like 203.0.113.0/24",
-            );
-        }
-    }
+    source_ranges(report, spec);
     ports(report, spec);
     ingress(report, object);
-    for (key, value) in
-        spec.selector.iter().flatten().filter(|(key, value)| !is_qualified(key) || !is_label_value(value))
-    {
-        report.refuse("spec.selector", format_args!("has {key:?}: {value:?}, which no label can be"), QUALIFIED);
+    for (key, value) in spec.selector.iter().flatten() {
+        report.label("spec.selector", key, value);
     }
     families(report, spec);
     belongs(report, spec);
@@ -250,6 +237,24 @@ fn families(report: &mut Report<'_, Service>, spec: &ServiceSpec) {
     if spec.ip_family_policy.as_deref() == Some(REQUIRE) && limits.families.len() < 2 {
         let advice = "ask for PreferDualStack, or say what the cluster serves with --ip-families";
         report.refuse("spec.ipFamilyPolicy", "is RequireDualStack, and this cluster serves one family", advice);
+    }
+}
+
+/// Blocks that clients of a load balancer may be of: the field's, else the annotation's, of which an empty one says nothing.
+fn source_ranges(report: &mut Report<'_, Service>, spec: &ServiceSpec) {
+    const BLOCK: &str = "give one like 203.0.113.0/24";
+    let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    for (index, range) in ranges.iter().enumerate().filter(|(_, range)| lenient_prefix(range).is_none()) {
+        let field = format!("spec.loadBalancerSourceRanges[{index}]");
+        report.tell(&field, format_args!("is {range:?}, which is no block of addresses"), BLOCK);
+    }
+    let annotated = annotation(&report.object.object, RANGES_ANNOTATION).map(str::trim).unwrap_or_default();
+    if !ranges.is_empty() || annotated.is_empty() {
+        return;
+    }
+    for range in annotated.split(',').filter(|range| lenient_prefix(range).is_none()) {
+        let message = format_args!("has {RANGES_ANNOTATION} with {range:?}, which is no block of addresses");
+        report.refuse("metadata.annotations", message, BLOCK);
     }
 }
 

@@ -1,0 +1,171 @@
+//! What benches/goals asks for: each goal's figure beside its peer's or its floor's, measured in turns.
+//!
+//! `cargo bench --bench measure -- P1 P9`; all of them without arguments. A line a figure, tab-separated: goal, what,
+//! ours, peer, peer's, ratio, the highest good ratio. `PEERS` is where the programs of benches/peers were built.
+
+#[path = "../shared/mod.rs"]
+mod shared;
+
+mod control;
+mod duel;
+mod packets;
+mod worst;
+
+use duel::{Peer, Row, budget, duel};
+use packets::{Newcomers, Strangers, Traffic};
+use shared::frames::Kind;
+use shared::rig::{Mix, Share};
+
+const SMALL: usize = 1000;
+const LARGE: usize = 1_000_000;
+/// What P1 and P2 count: masqueraded and not.
+const TCP4: Mix = Mix { v4: true, udp: false, masquerade: Share::Half, flows: SMALL };
+const TCP6: Mix = Mix { v4: false, ..TCP4 };
+const UDP4: Mix = Mix { udp: true, ..TCP4 };
+
+type Measure = fn() -> Vec<Row>;
+
+const GOALS: &[(&str, Measure)] = &[
+    ("P1", || against_rte_hash("P1", SMALL, 1.2)),
+    ("P2", || against_rte_hash("P2", LARGE, 1.0)),
+    ("P3", p3),
+    ("P4", p4),
+    ("P5", p5),
+    ("P6", p6),
+    ("P7", p7),
+    ("P8", control::memory),
+    ("P9", control::change),
+    ("P10", control::compile_and_load),
+    ("P11", control::maglev),
+    ("P12", p12),
+    ("P13", p13),
+    ("P15", worst::p15),
+    ("P17", p17),
+];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    for (goal, measure) in GOALS.iter().filter(|(goal, _)| wanted.is_empty() || wanted.iter().any(|w| w == goal)) {
+        let rows = measure();
+        if rows.is_empty() {
+            println!("{goal}\tnot measured");
+        }
+        rows.iter().for_each(|row| println!("{row}"));
+    }
+}
+
+fn hit(mix: Mix, flows: usize) -> Traffic {
+    Traffic::known(Mix { flows, ..mix }, shared::rig::SERVICES)
+}
+
+fn against_rte_hash(goal: &'static str, flows: usize, limit: f64) -> Vec<Row> {
+    let Some(mut peer) = Peer::start("rte_hash", &flows.to_string()) else { return Vec::new() };
+    let mut ours = hit(TCP4, flows);
+    let what = format!("known v4 TCP, {} connections, both ways", shared::short(flows));
+    vec![duel(goal, what, || ours.turn(), "rte_hash, bulk look-up alone".into(), || peer.turn(), limit)]
+}
+
+fn p3() -> Vec<Row> {
+    let at = |flows, limit| {
+        let (mut ours, mut peer) = (hit(TCP6, flows), hit(TCP4, flows));
+        let what = |family| format!("known {family} TCP, {}", shared::short(flows));
+        duel("P3", what("v6"), || ours.turn(), what("v4"), || peer.turn(), limit)
+    };
+    vec![at(SMALL, 1.15), at(LARGE, 1.3)]
+}
+
+fn p4() -> Vec<Row> {
+    let mut peer = hit(TCP4, SMALL);
+    let (mut replies, mut udp) = (Traffic::replies(TCP4), hit(UDP4, SMALL));
+    let p1 = "known v4 TCP, 1k";
+    vec![
+        duel("P4", "replies alone, 1k".into(), || replies.turn(), p1.into(), || peer.turn(), 1.1),
+        duel("P4", "known UDP, 1k".into(), || udp.turn(), p1.into(), || peer.turn(), 1.1),
+    ]
+}
+
+fn p5() -> Vec<Row> {
+    let (mut ours, mut peer) = (hit(TCP4, SMALL).one_at_a_time(), hit(TCP4, SMALL));
+    let what = "known v4 TCP, 1k, one packet a call".into();
+    vec![duel("P5", what, || ours.turn(), "the same in batches of 32".into(), || peer.turn(), 1.5)]
+}
+
+fn p6() -> Vec<Row> {
+    let at = |flows, limit| {
+        let (mut ours, mut peer) = (Newcomers::new(Mix { flows, ..TCP4 }, shared::rig::SERVICES), hit(TCP4, flows));
+        let what = |kind| format!("{kind} v4 TCP, {}", shared::short(flows));
+        duel("P6", what("new"), || ours.turn(), what("known"), || peer.turn(), limit)
+    };
+    vec![at(SMALL, 2.2), at(LARGE, 4.0)]
+}
+
+fn p7() -> Vec<Row> {
+    let (mut many, mut few) = (Newcomers::new(TCP4, 100_000), Newcomers::new(TCP4, 10));
+    let miss = duel("P7", "new flow, 100k services".into(), || many.turn(), "10 services".into(), || few.turn(), 1.5);
+    let (mut many, mut few) = (Traffic::known(TCP4, 100_000), Traffic::known(TCP4, 10));
+    let hit = duel("P7", "known flow, 100k services".into(), || many.turn(), "10 services".into(), || few.turn(), 1.1);
+    vec![miss, hit]
+}
+
+fn p12() -> Vec<Row> {
+    let mut traffic = hit(TCP4, LARGE);
+    let visited = duel::median((0..15).map(|_| traffic.sweep()).collect());
+    let (median, worst) = traffic.while_expiring();
+    vec![
+        budget("P12", "a live entry visited, 1M flows".into(), visited, "3 ns".into(), 3.0),
+        Row::new(
+            "P12",
+            "99.9th percentile of a batch while expiring".into(),
+            worst,
+            "its median".into(),
+            median,
+            worst / median,
+            4.0,
+        ),
+    ]
+}
+
+/// Twice the work on two threads, each with a balancer of its own, against the same of the floor.
+fn p13() -> Vec<Row> {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        eprintln!("!!! NOT MEASURED: P13: this process may use one core only: run it without taskset");
+        return Vec::new();
+    }
+    fn both(turn: impl Fn() -> f64 + Sync) -> f64 {
+        std::thread::scope(|scope| {
+            let threads = [scope.spawn(&turn), scope.spawn(&turn)];
+            threads.map(|thread| thread.join().expect("a turn")).iter().sum::<f64>() / 2.0
+        })
+    }
+    let ours = || hit(TCP4, SMALL).turn();
+    let floor = || packets::Floor::new().turn();
+    let loss = |alone: f64, together: f64| together / alone;
+    let turns = (0..7).map(|_| (loss(ours(), both(ours)), loss(floor(), both(floor))));
+    let (ours, floor): (Vec<f64>, Vec<f64>) = turns.unzip();
+    let ratios = ours.iter().zip(&floor).map(|(ours, floor)| ours / floor).collect();
+    let what = "time a packet, two cores over one".into();
+    let row = Row::new(
+        "P13",
+        what,
+        duel::median(ours),
+        "the same of swapping MACs".into(),
+        duel::median(floor),
+        duel::median(ratios),
+        1.0 / 0.95,
+    );
+    vec![row]
+}
+
+fn p17() -> Vec<Row> {
+    let at = |services| {
+        let (mut ours, mut peer) = (Strangers::new(services), hit(TCP4, SMALL));
+        let what = format!("of no service, {} services", shared::short(services));
+        duel("P17", what, || ours.turn(), "known v4 TCP, 1k".into(), || peer.turn(), 1.5)
+    };
+    vec![at(1000), at(100_000)]
+}
+
+/// A packet's kind that goes with what a mix is.
+fn kind(mix: Mix) -> Kind {
+    if mix.udp { Kind::Datagram } else { Kind::Ack }
+}

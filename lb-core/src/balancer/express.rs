@@ -1,0 +1,80 @@
+//! The short way of nearly all packets: plain ones, of known flows that are in order.
+
+use super::signal::signal_of;
+use super::{Balancer, CHUNK};
+use crate::flow::{Direction, Flags, FlowId, Name};
+use crate::nat::{self, Change};
+use crate::packet::Packet;
+use crate::rules::RuleTable;
+use crate::verdict::Verdict;
+use crate::wire::plain::Plain;
+
+impl<M: AsRef<[u8]>> Balancer<'_, M> {
+    /// Rewrites a plain packet of the flow that `name` is said to be of, and notes that it came by. False, and nothing
+    /// done, if it is not, if the flow keeps its destination, or unless it is `begun` just now or else such that [`flow_of`](Self::flow_of) would find it
+    /// and change nothing.
+    #[inline(always)]
+    pub(super) fn forward_plain(&mut self, packet: &mut Packet<'_>, plain: &Plain, name: Name, begun: bool) -> bool {
+        let (direction, signal) = (name.direction(), signal_of(plain));
+        let Some((entry, to)) = self.flows.known(name, &plain.tuple) else { return false };
+        let Some(state) = entry.state() else { return false };
+        let in_order = entry.checked == self.rules.generation()
+            && !entry.is_expired(self.ticks)
+            && !entry.flags().has(Flags::STALE)
+            && !state.ends_with(signal, direction);
+        if (!begun && !in_order) || entry.flags().has(Flags::DIRECT) {
+            return false;
+        }
+        let changes = entry.changes.map(|change| Change(change).undone_if(direction == Direction::Reply));
+        if nat::rewrite_plain(packet.data, plain, &to, changes, packet.meta.checksum).is_none() {
+            return false;
+        }
+        entry.count(direction);
+        let next = state.next(signal, direction);
+        let deadline = self.ticks.plus(self.lifetimes.of(next));
+        if next != state || !entry.prolong(deadline) {
+            self.flows.touch(FlowId(name.flow()), next, deadline);
+        }
+        self.counters.count_forwarded(direction);
+        packet.verdict = Verdict::Forward { flow: FlowId(name.flow()), direction };
+        true
+    }
+
+    /// Asks, step by step, for what the rules will read of packets whose look-ups found no flow, and notes whose are
+    /// nobody's.
+    #[inline(never)]
+    pub(super) fn look_ahead(&self, plain: &[Option<Plain>; CHUNK], names: &mut [Name; CHUNK]) {
+        let small = self.rules.is_small();
+        for (plain, name) in plain.iter().zip(&mut *names).filter(|(_, name)| **name == Name::NONE) {
+            match plain {
+                Some(plain) if self.rules.is_nobodys(plain.tuple.destination()) => *name = Name::NOBODYS,
+                Some(plain) if !small => self.rules.prefetch_vip(plain.tuple.dialled()),
+                _ => {}
+            }
+        }
+        if small {
+            return;
+        }
+        for step in [RuleTable::prefetch_slot, RuleTable::prefetch_segment] {
+            let dialling = plain.iter().zip(&*names).filter(|(_, name)| **name == Name::NONE);
+            dialling.filter_map(|(plain, _)| plain.as_ref()).for_each(|plain| step(&self.rules, plain.tuple.dialled()));
+        }
+    }
+
+    /// Lets a plain packet pass that is of no flow and no service. False, and nothing done, if it may be of one: of a flow
+    /// if its look-up found a name, or more flows have begun since.
+    #[inline(always)]
+    pub(super) fn pass_plain(&mut self, packet: &mut Packet<'_>, plain: &Plain, name: Name, begun: u64) -> bool {
+        let nobodys = match name {
+            Name::NOBODYS => true,
+            Name::NONE => self.rules.is_nobodys(plain.tuple.destination()),
+            _ => false,
+        };
+        let passes = nobodys && self.flows.begun() == begun;
+        if passes {
+            self.counters.count(Verdict::Pass);
+            packet.verdict = Verdict::Pass;
+        }
+        passes
+    }
+}

@@ -1,0 +1,49 @@
+//! Flows that come back, from another balancer or from before a restart; and flows that are ended from outside.
+
+use super::{Balancer, RestoreError, flags, load_key};
+use crate::flow::{Flow, FlowId, Ticks};
+use crate::tuple::Tuple;
+use crate::tuple::packed::Packed;
+
+impl<M: AsRef<[u8]>> Balancer<'_, M> {
+    /// Puts a flow in that another balancer, or this one before a restart, had; its next packet is
+    /// compared with the rules.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; nothing has changed then.
+    pub fn restore(&mut self, flow: &Flow) -> Result<FlowId, RestoreError> {
+        let (original, reply) = (&flow.original, &flow.reply);
+        let alike = |tuple: &Tuple| (tuple.source.family(), tuple.destination.family(), tuple.protocol, tuple.zone);
+        if alike(original) != alike(reply)
+            || original.source.family() != original.destination.family()
+            || original == reply
+        {
+            return Err(RestoreError::Mixed);
+        }
+        let tuples = [original, reply].map(Packed::from);
+        let hashes = tuples.map(|tuple| self.flows.hash(&tuple));
+        if tuples.iter().zip(hashes).any(|(tuple, hash)| self.find_live(hash, tuple).is_some()) {
+            return Err(RestoreError::Taken);
+        }
+        let flags = flags(flow.masqueraded, flow.direct);
+        let id = self.insert(tuples.each_ref(), hashes, flow.state, flags).map_err(|_| RestoreError::Full)?;
+        self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
+        if let Some(entry) = self.flows.entry_mut(id) {
+            entry.packets = flow.packets;
+            entry.checked = self.rules.generation().wrapping_sub(1);
+        }
+        let service = self.rules.owner_of_flow(original).map(|(_, segment)| segment);
+        if let Some(segment) = service.filter(|segment| segment.scheduler().counts()) {
+            self.flows.count(id, load_key(&self.key, segment.id(), reply.source, reply.source_port));
+        }
+        Ok(id)
+    }
+
+    /// Ends a flow and says what it was, as an operator does who deletes it from Linux' table with `conntrack -D`; `None` if
+    /// it has ended already. The client's next packet chooses anew.
+    pub fn forget(&mut self, id: FlowId) -> Option<Flow> {
+        let flow = self.flow(id)?;
+        self.flows.remove(id);
+        Some(flow)
+    }
+}

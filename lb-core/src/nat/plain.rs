@@ -1,0 +1,157 @@
+//! Replacing the tuple of a plain packet, by differences that its flow keeps.
+
+use core::mem::offset_of;
+
+use bytemuck::{Pod, must_cast};
+
+use super::Checksum;
+use super::checksum::{Change, Delta};
+use crate::tuple::Family;
+use crate::tuple::packed::Packed;
+use crate::wire::plain::Plain;
+use crate::wire::{ipv4, ipv6, tcp, udp};
+
+/// What replacing one tuple by another adds to sums: of the addresses, and of addresses and ports.
+pub(crate) fn changes(from: &Packed, to: &Packed) -> [Change; 2] {
+    let word = |from: u64, to: u64| {
+        let ([a, b], [c, d]): ([[u8; 4]; 2], [[u8; 4]; 2]) =
+            (must_cast(from.to_le_bytes()), must_cast(to.to_le_bytes()));
+        Delta::pair(a, c) + Delta::pair(b, d)
+    };
+    let mut addresses = word(from.addresses[0], to.addresses[0]);
+    if from.family == Family::V6 {
+        from.addresses.iter().zip(to.addresses).skip(1).for_each(|(from, to)| addresses += word(*from, to));
+    }
+    let ports = Delta::pair(from.ports().to_le_bytes(), to.ports().to_le_bytes());
+    [addresses.into(), (addresses + ports).into()]
+}
+
+/// Puts `to` in the place of a packet's tuple, whose differences are [`changes`]. `plain` is what
+/// [`read`](crate::wire::plain::read) said of `data`: of any other bytes there is nothing to rewrite.
+#[inline(always)]
+pub(crate) fn rewrite_plain(
+    data: &mut [u8],
+    plain: &Plain,
+    to: &Packed,
+    [addresses, all]: [Change; 2],
+    checksum: Checksum,
+) -> Option<()> {
+    let packet = data.get_mut(usize::from(plain.network)..)?;
+    let transport = match to.family {
+        Family::V4 => {
+            let (header, transport) = split::<ipv4::Header>(packet)?;
+            [header.source, header.destination] = must_cast(to.addresses[0].to_le_bytes());
+            header.checksum = addresses.update(header.checksum);
+            transport
+        }
+        Family::V6 => {
+            let (header, transport) = split::<ipv6::Header>(packet)?;
+            [header.source, header.destination] = must_cast(to.addresses.map(u64::to_le_bytes));
+            transport
+        }
+    };
+    let (ports, rest) = transport.split_first_chunk_mut()?;
+    *ports = to.ports().to_le_bytes();
+    if plain.tcp.is_some() {
+        let field = field(rest, offset_of!(tcp::Header, checksum))?;
+        match checksum {
+            Checksum::Complete => *field = all.update(*field),
+            Checksum::Partial => *field = addresses.update_partial(*field),
+            Checksum::Absent => {}
+        }
+    } else {
+        let field = field(rest, offset_of!(udp::Header, checksum))?;
+        match checksum {
+            Checksum::Complete => *field = all.update_udp(*field),
+            Checksum::Partial => *field = addresses.update_partial(*field),
+            Checksum::Absent => {}
+        }
+    }
+    Some(())
+}
+
+/// The header that these bytes begin with, and what follows it.
+#[inline(always)]
+fn split<H: Pod>(data: &mut [u8]) -> Option<(&mut H, &mut [u8])> {
+    let (header, rest) = data.split_at_mut_checked(size_of::<H>())?;
+    Some((bytemuck::try_from_bytes_mut(header).ok()?, rest))
+}
+
+/// The checksum at this offset of a header whose ports are split off.
+#[inline(always)]
+fn field(rest: &mut [u8], at: usize) -> Option<&mut [u8; 2]> {
+    rest.get_mut(at - size_of::<[u16; 2]>()..)?.first_chunk_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::nat::rewrite;
+    use crate::tuple::{Address, Protocol, Tuple};
+    use crate::wire::{self, Link};
+    use std::vec::Vec;
+
+    /// A packet of zeros but for what makes it one; checksums as given.
+    fn packet(from: &Tuple, checksum: [u8; 2]) -> Vec<u8> {
+        let udp = from.protocol == Protocol::UDP;
+        let payload = if udp { 8 } else { 20 };
+        let mut bytes = if from.source.is_v4() {
+            let mut bytes = std::vec![0; 20 + payload];
+            (bytes[0], bytes[3], bytes[9]) = (0x45, 20 + payload as u8, from.protocol.0);
+            bytes[12..16].copy_from_slice(&from.source.octets()[12..]);
+            bytes[16..20].copy_from_slice(&from.destination.octets()[12..]);
+            bytes
+        } else {
+            let mut bytes = std::vec![0; 40 + payload];
+            (bytes[0], bytes[5], bytes[6]) = (0x60, payload as u8, from.protocol.0);
+            bytes[8..24].copy_from_slice(&from.source.octets());
+            bytes[24..40].copy_from_slice(&from.destination.octets());
+            bytes
+        };
+        let at = bytes.len() - payload;
+        bytes[at..at + 2].copy_from_slice(&from.source_port.to_be_bytes());
+        bytes[at + 2..at + 4].copy_from_slice(&from.destination_port.to_be_bytes());
+        if udp {
+            bytes[at + 6..at + 8].copy_from_slice(&checksum);
+        } else {
+            bytes[at + 12] = 0x50;
+            bytes[at + 16..at + 18].copy_from_slice(&checksum);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_plain_packet_is_rewritten_as_any_packet_is_both_ways() {
+        let v6 = |n: u128| Address::from_bits(0x2001_0db8 << 96 | n << 64 | n);
+        let v4 = |n: u32| Address::from_v4_bits(0x0a00_0000 | n);
+        for (a, b, c) in
+            [(v4(1), v4(0xffff), v4(0x01ff00)), (v6(1), v6(0xffff), v6(0xfedc_ba98)), (v4(1), v4(2), v4(2))]
+        {
+            for protocol in [Protocol::TCP, Protocol::UDP] {
+                let from =
+                    Tuple { source: a, destination: b, source_port: 40_000, destination_port: 80, protocol, zone: 0 };
+                for to in [
+                    Tuple { destination: c, destination_port: 8080, ..from },
+                    Tuple { source: b, destination: c, source_port: 1024, ..from },
+                    from,
+                ] {
+                    let changes = changes(&(&from).into(), &(&to).into());
+                    let ways = [(from, to, changes), (to, from, changes.map(|change| change.undone_if(true)))];
+                    for (from, to, changes) in ways {
+                        for checksum in [Checksum::Complete, Checksum::Partial, Checksum::Absent] {
+                            for field in [[0, 0], [0, 1], [0x12, 0x34], [0xff, 0xfe], [0xff, 0xff], [0xab, 0]] {
+                                let (mut one, mut other) = (packet(&from, field), packet(&from, field));
+                                let headers = wire::parse(&one, Link::Ip).unwrap().unwrap();
+                                rewrite(&mut one, &headers, &to, checksum).unwrap();
+                                let plain = wire::plain::read(&other, Link::Ip, 0).unwrap();
+                                rewrite_plain(&mut other, &plain, &(&to).into(), changes, checksum).unwrap();
+                                assert_eq!(one, other, "{from} becomes {to}: {checksum:?} {field:x?}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

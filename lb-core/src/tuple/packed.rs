@@ -1,0 +1,159 @@
+//! A tuple as it lies in a packet: what a flow is recognised by, hashed under and rewritten with.
+
+use super::{Address, Family, Protocol, Tuple};
+
+/// A [`Tuple`] in the order of a packet's bytes, so that a packet of a known flow is found and rewritten
+/// without turning any of them around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packed {
+    /// Source, then destination: 4 bytes each in the first word (IPv4), or 16 each in all four (IPv6).
+    pub(crate) addresses: [u64; 4],
+    /// [`Self::ports`], and above them [`Self::label`]: one word, as it is hashed as soon as it is made.
+    rest: u64,
+    pub(crate) family: Family,
+}
+
+/// The bits of a [`Packed::label`].
+pub(crate) const LABEL: u32 = 0x00ff_ffff;
+
+/// The protocol in the lowest 8 bits, the zone in 16 above them.
+#[inline(always)]
+pub(crate) const fn label(protocol: u8, zone: u16) -> u32 {
+    protocol as u32 | (zone as u32) << 8
+}
+
+impl Packed {
+    /// The tuple of these words.
+    #[inline(always)]
+    pub(crate) const fn new(family: Family, addresses: [u64; 4], ports: u32, label: u32) -> Self {
+        Self { addresses, rest: ports as u64 | (label as u64) << 32, family }
+    }
+
+    /// Source, then destination port.
+    #[inline(always)]
+    pub(crate) const fn ports(&self) -> u32 {
+        self.rest as u32
+    }
+
+    /// What [`label`] makes of protocol and zone.
+    #[inline(always)]
+    pub(crate) const fn label(&self) -> u32 {
+        (self.rest >> 32) as u32
+    }
+
+    /// All words but those of addresses.
+    #[inline(always)]
+    pub(crate) const fn rest(&self) -> u64 {
+        self.rest
+    }
+
+    /// The tuple of an answer to a packet of this one.
+    #[inline(always)]
+    pub(crate) fn reversed(self) -> Self {
+        let [a, b, c, d] = self.addresses;
+        let addresses = match self.family {
+            Family::V4 => [a.rotate_left(32), 0, 0, 0],
+            Family::V6 => [c, d, a, b],
+        };
+        Self::new(self.family, addresses, self.ports().rotate_left(16), self.label())
+    }
+
+    /// Destination, its port, and the protocol.
+    pub(crate) fn dialled(&self) -> (Address, u16, Protocol) {
+        (self.destination(), ((self.ports() >> 16) as u16).swap_bytes(), Protocol(self.label() as u8))
+    }
+
+    #[inline(always)]
+    pub(crate) fn destination(&self) -> Address {
+        let [a, _, c, d] = self.addresses;
+        match self.family {
+            Family::V4 => from_v4((a >> 32) as u32),
+            Family::V6 => from_v6(c, d),
+        }
+    }
+
+    /// The same to another destination port.
+    pub(crate) const fn to_port(self, port: u16) -> Self {
+        let ports = self.ports() & 0xffff | (port.swap_bytes() as u32) << 16;
+        Self::new(self.family, self.addresses, ports, self.label())
+    }
+}
+
+impl From<&Tuple> for Packed {
+    fn from(tuple: &Tuple) -> Self {
+        let family = tuple.source.family();
+        let addresses = match family {
+            Family::V4 => [v4(tuple.source) | v4(tuple.destination) << 32, 0, 0, 0],
+            Family::V6 => {
+                let ([a, b], [c, d]) = (v6(tuple.source), v6(tuple.destination));
+                [a, b, c, d]
+            }
+        };
+        let ports = u32::from(tuple.source_port.swap_bytes()) | u32::from(tuple.destination_port.swap_bytes()) << 16;
+        Self::new(family, addresses, ports, label(tuple.protocol.0, tuple.zone))
+    }
+}
+
+impl From<&Packed> for Tuple {
+    fn from(packed: &Packed) -> Self {
+        let [a, b, ..] = packed.addresses;
+        let source = match packed.family {
+            Family::V4 => from_v4(a as u32),
+            Family::V6 => from_v6(a, b),
+        };
+        Self {
+            source,
+            destination: packed.destination(),
+            source_port: (packed.ports() as u16).swap_bytes(),
+            destination_port: ((packed.ports() >> 16) as u16).swap_bytes(),
+            protocol: Protocol(packed.label() as u8),
+            zone: (packed.label() >> 8) as u16,
+        }
+    }
+}
+
+// Words are read from bytes as little-endian numbers, on every target.
+
+fn v4(address: Address) -> u64 {
+    address.v4_bits().swap_bytes().into()
+}
+
+fn v6(address: Address) -> [u64; 2] {
+    let bits = address.bits().swap_bytes();
+    [bits as u64, (bits >> 64) as u64]
+}
+
+fn from_v4(word: u32) -> Address {
+    Address::from_v4_bits(word.swap_bytes())
+}
+
+fn from_v6(first: u64, second: u64) -> Address {
+    Address::from_bits((u128::from(first) | u128::from(second) << 64).swap_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tuple_packed_and_unpacked_is_the_same_either_way_round() {
+        for (source, destination) in [
+            (Address::v4([10, 1, 2, 3]), Address::v4([192, 0, 2, 255])),
+            (Address::from_bits(0x2001_0db8 << 96 | 1), Address::from_bits(0xfd00 << 112 | 0xabcd << 64 | 2)),
+        ] {
+            let tuple = Tuple {
+                source,
+                destination,
+                source_port: 0x1234,
+                destination_port: 80,
+                protocol: Protocol::SCTP,
+                zone: 0xfffe,
+            };
+            let packed = Packed::from(&tuple);
+            assert_eq!(Tuple::from(&packed), tuple);
+            assert_eq!(Tuple::from(&packed.reversed()), tuple.reversed());
+            assert_eq!(packed.label() & !LABEL, 0);
+            assert_eq!(packed.ports().to_le_bytes(), [0x12, 0x34, 0, 80]);
+        }
+    }
+}

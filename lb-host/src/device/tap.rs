@@ -1,0 +1,72 @@
+//! TAP: the kernel's routing on one side, frames in a file descriptor on the other.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+
+use super::frame::HEAD;
+use super::{Device, Frame, Received, passes};
+
+/// A TAP interface with checksum and segmentation offload (`IFF_VNET_HDR`), so that a TCP segment of 64 KiB costs as
+/// much as one packet.
+pub struct Tap {
+    device: SyncDevice,
+}
+
+impl Tap {
+    /// Attaches to the interface of this name, or makes it: one that is made here goes with the process, one from `ip
+    /// tuntap add` stays.
+    ///
+    /// # Errors
+    /// The system's: there is no `/dev/net/tun`, the name is another interface's, the right `CAP_NET_ADMIN` is missing,
+    /// or another process is attached.
+    pub fn open(name: &str) -> io::Result<Self> {
+        let build = |multi_queue| {
+            DeviceBuilder::new()
+                .name(name)
+                .layer(Layer::L2)
+                .with(|options| {
+                    options.multi_queue(multi_queue).offload(true);
+                })
+                .build_sync()
+        };
+        // An interface with queues takes them only from those who ask for them.
+        let device = match build(false) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => build(true)?,
+            device => device?,
+        };
+        device.set_nonblocking(true)?;
+        Ok(Self { device })
+    }
+}
+
+impl Device for Tap {
+    fn receive(&mut self, frames: &mut [Frame]) -> io::Result<Received> {
+        for (number, frame) in frames.iter_mut().enumerate() {
+            match self.device.recv(frame.room()) {
+                Ok(length) => frame.set_length(length),
+                Err(error) if passes(&error) => return Ok(Received::Frames(number)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Received::Frames(frames.len()))
+    }
+
+    fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
+        let mut dropped = 0;
+        for frame in frames {
+            match self.device.send(frame.with_head()) {
+                Ok(length) => debug_assert!(length >= HEAD),
+                // The kernel refuses a frame whose head makes no sense to it, which is the sender's doing.
+                Err(error) if passes(&error) || error.raw_os_error() == Some(libc::EINVAL) => dropped += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(dropped)
+    }
+
+    fn readable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.device.as_fd())
+    }
+}

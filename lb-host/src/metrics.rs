@@ -1,0 +1,198 @@
+//! What happened, as Prometheus reads it (OpenMetrics 1.0): kube-proxy's names where it has one, `lb_` where it has none.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use lb_core::{Instant, Verdict};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::rules::Changes;
+use crate::run::Counts;
+
+/// The content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Counts of a live data plane.
+pub struct Metrics {
+    registry: Registry,
+    syncs: Histogram,
+    last_sync: Gauge<f64, AtomicU64>,
+    last_queued: Gauge<f64, AtomicU64>,
+    service_changes: Counter,
+    endpoint_changes: Counter,
+    full_syncs: Counter,
+    refused: Counter,
+    flows_restored: Counter,
+    healthz: Family<[(&'static str, String); 1], Counter>,
+    livez: Family<[(&'static str, String); 1], Counter>,
+}
+
+impl Metrics {
+    /// All of them at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let all = Self {
+            // kube-proxy's own buckets, but from a tenth of its smallest on.
+            syncs: Histogram::new(exponential_buckets(0.0001, 2.0, 20)),
+            last_sync: Gauge::default(),
+            last_queued: Gauge::default(),
+            service_changes: Counter::default(),
+            endpoint_changes: Counter::default(),
+            full_syncs: Counter::default(),
+            refused: Counter::default(),
+            flows_restored: Counter::default(),
+            healthz: Family::default(),
+            livez: Family::default(),
+            registry: Registry::default(),
+        };
+        let rules = "kubeproxy_sync_proxy_rules";
+        let mut register =
+            |name: String, help: &str, metric: &dyn Registered| metric.register(&mut registry, name, help);
+        register(format!("{rules}_duration_seconds"), "From a change of objects to rules in force", &all.syncs);
+        register(format!("{rules}_last_timestamp_seconds"), "When rules were last put in force", &all.last_sync);
+        register(format!("{rules}_last_queued_timestamp_seconds"), "When a change was last noticed", &all.last_queued);
+        register(format!("{rules}_service_changes"), "Services that came, went or changed", &all.service_changes);
+        register(
+            format!("{rules}_endpoint_changes"),
+            "EndpointSlices that came, went or changed",
+            &all.endpoint_changes,
+        );
+        register("lb_rules_swapped".into(), "Changes that needed a larger table of rules", &all.full_syncs);
+        register(
+            "lb_reloads_refused".into(),
+            "Changes of objects that were refused; the rules before stay in force",
+            &all.refused,
+        );
+        register("lb_flows_restored".into(), "Flows taken over from an earlier data plane", &all.flows_restored);
+        register("kubeproxy_proxy_healthz".into(), "Answers of /healthz, by status", &all.healthz);
+        register("kubeproxy_proxy_livez".into(), "Answers of /livez, by status", &all.livez);
+        Self { registry, ..all }
+    }
+
+    /// A change of objects was noticed.
+    pub fn queued(&self, now: Instant) {
+        self.last_queued.set(seconds(now));
+    }
+
+    /// Rules were put in force: by a table of its own if `swapped`.
+    pub fn synced(&self, now: Instant, took: Duration, changes: Changes, swapped: bool) {
+        self.syncs.observe(took.as_secs_f64());
+        self.last_sync.set(seconds(now));
+        self.service_changes.inc_by(changes.services);
+        self.endpoint_changes.inc_by(changes.slices);
+        self.full_syncs.inc_by(swapped.into());
+    }
+
+    /// A change of objects was refused.
+    pub fn refused(&self) {
+        self.refused.inc();
+    }
+
+    /// So many flows were taken over.
+    pub fn restored(&self, flows: usize) {
+        self.flows_restored.inc_by(flows as u64);
+    }
+
+    /// `/healthz` was answered so.
+    pub fn healthz(&self, status: u16) {
+        self.healthz.get_or_create(&[("code", status.to_string())]).inc();
+    }
+
+    /// `/livez` was answered so.
+    pub fn livez(&self, status: u16) {
+        self.livez.get_or_create(&[("code", status.to_string())]).inc();
+    }
+
+    /// All of them, and what the data plane counted.
+    ///
+    /// # Errors
+    /// None in practice: a string has room.
+    pub fn text(&self, counts: Option<Counts>) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry)?;
+        if let Some(counts) = counts {
+            let mut engine = Registry::default();
+            engine.register_collector(Box::new(counts));
+            encode_registry(&mut text, &engine)?;
+        }
+        encode_eof(&mut text)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn seconds(instant: Instant) -> f64 {
+    instant.as_nanos() as f64 / 1e9
+}
+
+/// A metric that can be registered whatever its type.
+trait Registered {
+    fn register(&self, registry: &mut Registry, name: String, help: &str);
+}
+
+impl<M: prometheus_client::registry::Metric + Clone> Registered for M {
+    fn register(&self, registry: &mut Registry, name: String, help: &str) {
+        registry.register(name, help, self.clone());
+    }
+}
+
+impl Collector for Counts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let engine = &self.engine;
+        let mut packets = encoder.encode_descriptor("lb_packets", "Packets by verdict", None, MetricType::Counter)?;
+        for code in 0..Verdict::CODES as u8 {
+            if let Some(label) = Verdict::label(code) {
+                one(&mut packets, ("verdict", label), engine.verdict(code))?;
+            }
+        }
+        for (name, help, value) in [
+            ("lb_flows_created", "Flows begun", engine.flows_created),
+            ("lb_flows_expired", "Flows whose time passed", engine.flows_expired),
+            ("lb_flows_evicted", "Flows that gave way to newcomers in a full table", engine.flows_evicted),
+            ("lb_flows_reselected", "UDP flows moved as their backend stopped serving", engine.flows_reselected),
+            ("lb_flows_cut", "Flows ended by the rules", engine.flows_cut),
+            ("lb_ports_changed", "Flows whose source port was changed", engine.ports_changed),
+            ("lb_port_tries", "Source ports looked at for those", engine.port_tries),
+            ("lb_replies_limited", "Answers to rejected packets not sent so as not to flood", engine.replies_limited),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(metric)?;
+        }
+        let metric = encoder.encode_descriptor("lb_flows", "Flows in the table", None, MetricType::Gauge)?;
+        ConstGauge::new(self.flows as i64).encode(metric)?;
+        for (name, help, of) in [
+            (
+                "lb_device_received",
+                "Frames received",
+                (|counts| counts.received) as fn(&crate::run::DeviceCounts) -> u64,
+            ),
+            ("lb_device_sent", "Frames sent", |counts| counts.sent),
+            ("lb_device_dropped", "Frames that a device could not take", |counts| counts.dropped),
+        ] {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (device, counts) in &self.devices {
+                one(&mut metric, ("device", device), of(counts))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One member of a family.
+fn one(family: &mut MetricEncoder<'_>, label: (&str, &str), value: u64) -> Result<(), fmt::Error> {
+    ConstCounter::new(value).encode(family.encode_family(&[label])?)
+}

@@ -1,0 +1,431 @@
+//! The live data plane: devices, the engine between them, and objects that change while traffic flows.
+//!
+//! ```text
+//!   files --watch--> objects --rules::Following--> delta --.          .--> /metrics, /healthz, health check ports
+//!   SIGHUP, SIGTERM --------------------------------------> worker ---+--> FILE, FILE.journal (flows)
+//!                                  device --frames--> engine --frames--> device      '--> --log
+//! ```
+//! One thread owns the engine and the devices (`worker.rs`); this one waits for what changes.
+
+#[cfg(feature = "watch")]
+pub mod api;
+mod files;
+mod forward;
+mod http;
+mod journal;
+mod status;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use anyhow::Context;
+use lb_core::control::{Node, Service, Slice};
+use lb_core::rules::ApplyError;
+use lb_core::{Config, RuleTable, Sizes};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::{error, info, warn};
+
+use crate::clock::{self, Clock};
+use crate::device::Name;
+use crate::k8s::Problems;
+use crate::metrics::Metrics;
+use crate::rules::{self, Change, Changes, Following};
+use http::{Answers, HealthPorts};
+use journal::Journal;
+use status::Status;
+use worker::{Setup, Worker};
+
+pub use journal::FlowFileError;
+pub use worker::{Counts, DeviceCounts};
+
+/// What a data plane is to do.
+pub struct Options {
+    /// Where frames come from and go back to.
+    pub devices: Vec<Name>,
+    /// Where the objects come from.
+    pub origin: Box<dyn Origin>,
+    /// The engine's key and seed.
+    pub config: Config,
+    /// How many flows of each family may be tracked.
+    pub flows: u32,
+    /// Where `/metrics`, `/healthz` and `/livez` are answered.
+    pub metrics: Option<SocketAddr>,
+    /// Where flows are logged.
+    pub log: Option<PathBuf>,
+    /// Where flows are kept for the next data plane.
+    pub flow_file: Option<PathBuf>,
+}
+
+/// Where objects come from.
+pub trait Origin {
+    /// Begins to give notice whenever there is something to read, once for what there is at the beginning.
+    ///
+    /// # Errors
+    /// There will be nothing.
+    fn watch(&mut self, notice: Notice) -> anyhow::Result<()>;
+
+    /// The objects as they are now, or what became of them since they were last read.
+    ///
+    /// # Errors
+    /// Something is wrong with them.
+    fn read(&mut self) -> anyhow::Result<Objects>;
+}
+
+/// Files that objects are read from.
+pub struct Files<R> {
+    /// Which: changes are noticed.
+    pub paths: Vec<PathBuf>,
+    /// How.
+    pub read: R,
+}
+
+impl<R: FnMut() -> anyhow::Result<Objects>> Origin for Files<R> {
+    fn watch(&mut self, notice: Notice) -> anyhow::Result<()> {
+        notice.give()?;
+        files::watch(&self.paths, notice)
+    }
+
+    fn read(&mut self) -> anyhow::Result<Objects> {
+        (self.read)()
+    }
+}
+
+/// Gives notice that objects changed.
+#[derive(Clone)]
+pub struct Notice(Sender<Event>);
+
+/// Nobody heeds notices any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the data plane has ended")]
+pub struct Unheeded;
+
+impl Notice {
+    /// There is something to read.
+    ///
+    /// # Errors
+    /// [`Unheeded`]
+    pub fn give(&self) -> Result<(), Unheeded> {
+        self.0.send(Event::Changed).map_err(|_| Unheeded)
+    }
+
+    /// A notice for whoever follows objects without a data plane, and what becomes true of it: whether one came in time.
+    pub fn alone() -> (Self, impl FnMut(Duration) -> bool) {
+        let (sender, receiver) = channel();
+        (Self(sender), move |patience| receiver.recv_timeout(patience).is_ok())
+    }
+}
+
+/// What rules are made from.
+pub enum Objects {
+    /// A cluster's objects, as one of its nodes sees them.
+    Cluster {
+        /// What is proxied.
+        services: Vec<Service>,
+        /// What it is proxied to.
+        slices: Vec<Slice>,
+        /// The node.
+        node: Node,
+        /// Whether load balancers should send it new connections (SEMANTICS §10.6).
+        eligible: bool,
+    },
+    /// What became of objects since they were last read, and whether load balancers should send the node new connections.
+    Changes {
+        /// One for each object.
+        changes: Vec<Change>,
+        /// SEMANTICS §10.6.
+        eligible: bool,
+    },
+    /// Rules that are compiled already.
+    Image(RuleTable<Vec<u8>>),
+}
+
+/// What this thread waits for.
+enum Event {
+    Signal(i32),
+    /// A file that objects are read from changed.
+    Changed,
+    /// The data plane ended.
+    Ended,
+}
+
+/// How often the flow table is written to its file.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Clients remembered for session affinity, backends whose flows are counted, and fragmented datagrams under way.
+const REMEMBERED: u32 = 65_536;
+
+/// Runs until a SIGTERM or SIGINT, or until every device has come to its end. SIGHUP has the objects read again.
+///
+/// # Errors
+/// It can't begin: objects, devices, ports or files; or a device failed.
+pub fn run(mut options: Options) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let (events, happened) = channel();
+    signals(events.clone())?;
+    options.origin.watch(Notice(events.clone()))?;
+    // §2.8: nothing is forwarded before everything was listed once.
+    match happened.recv()? {
+        Event::Changed => {}
+        Event::Signal(_) | Event::Ended => return Ok(()),
+    }
+    let began = clock::now();
+    let objects = options.origin.read()?;
+    let (mut source, table) = Source::first(&objects)?;
+
+    let flows = match &options.flow_file {
+        Some(path) => journal::load(path, clock.now())?,
+        None => Vec::new(),
+    };
+    let journal = match &options.flow_file {
+        Some(path) => {
+            journal::save(path, &flows)?;
+            Some(Journal::open(path)?)
+        }
+        None => None,
+    };
+    let services = table.segments().map(|(slot, _)| slot + 1).max().unwrap_or(0);
+    let sizes = Sizes {
+        v4_flows: options.flows,
+        v6_flows: options.flows,
+        // A table that grows past this shares cursors, no more.
+        services: services.saturating_mul(2).max(4096),
+        affinity: REMEMBERED,
+        backends: REMEMBERED,
+        fragments: REMEMBERED,
+    };
+    let found = flows.len();
+    let setup = Setup {
+        devices: options.devices.clone(),
+        config: options.config.clone(),
+        sizes,
+        rules: table,
+        flows,
+        clock,
+        log: options.log.clone(),
+        journal,
+    };
+    let (worker, restored) = Worker::start(setup, events)?;
+    let worker = Arc::new(worker);
+    let metrics = Arc::new(Metrics::new());
+    metrics.restored(restored);
+    if restored < found {
+        warn!(found, restored, "not all flows of the file could be taken over");
+    }
+    let status = Arc::new(Status::new(clock.now(), worker.seen.clone()));
+    let counting = Arc::downgrade(&worker);
+    let answers = Answers {
+        clock,
+        status: status.clone(),
+        metrics: metrics.clone(),
+        counts: Arc::new(move || counting.upgrade()?.counts().ok()),
+    };
+    if let Some(address) = options.metrics {
+        let address = http::serve(address, answers.clone())?;
+        info!(%address, "answering /metrics, /healthz and /livez");
+    }
+    let mut plane = Plane { clock, worker, metrics, status, answers, health_ports: HealthPorts::default() };
+    plane.metrics.synced(clock.now(), clock::now() - began, source.changes(&objects), false);
+    plane.tell(&source, &objects);
+    let devices: Vec<_> = options.devices.iter().map(Name::to_string).collect();
+    info!(devices = devices.join(" "), flows = restored, "forwarding");
+
+    let outcome = plane.wait(&happened, &mut source, &mut options);
+    plane.status.ending();
+    let Plane { worker, answers, .. } = plane;
+    drop(answers);
+    let flows = ended(worker)?;
+    if let Some(path) = &options.flow_file {
+        journal::save(path, &flows)?;
+        Journal::open(path)?;
+    }
+    info!(flows = flows.len(), "ended");
+    outcome
+}
+
+/// The flows of a data plane that is to end.
+fn ended(mut worker: Arc<Worker>) -> anyhow::Result<Vec<lb_core::Flow>> {
+    // A scrape may be under way; it is over in a moment.
+    loop {
+        match Arc::try_unwrap(worker) {
+            Ok(alone) => return alone.end(),
+            Err(shared) => worker = shared,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn signals(events: Sender<Event>) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Where rules come from.
+enum Source {
+    Cluster(Box<Following>),
+    Image,
+}
+
+impl Source {
+    /// The source of these objects, and the first rules.
+    fn first(objects: &Objects) -> anyhow::Result<(Self, RuleTable<Vec<u8>>)> {
+        match objects {
+            Objects::Image(table) => Ok((Self::Image, table.clone())),
+            Objects::Changes { .. } => anyhow::bail!("changes of objects that were never read"),
+            Objects::Cluster { services, slices, node, .. } => {
+                let mut following = Following::new(node.clone());
+                following.put(services, slices, node.clone());
+                let mut first = Vec::new();
+                following.control.delta(&mut first)?;
+                tell_problems(&following);
+                let table = rules::grown(&first)?;
+                Ok((Self::Cluster(Box::new(following)), table))
+            }
+        }
+    }
+
+    /// How many objects these are, against none.
+    fn changes(&self, objects: &Objects) -> Changes {
+        match objects {
+            Objects::Cluster { services, slices, .. } => {
+                Changes { services: services.len() as u64, slices: slices.len() as u64 }
+            }
+            Objects::Image(_) | Objects::Changes { .. } => Changes::default(),
+        }
+    }
+}
+
+/// Service ports that there can be no rules for.
+fn tell_problems(following: &Following) {
+    for (service, problem) in following.control.problems() {
+        warn!("Service {service}: {problem}");
+    }
+}
+
+/// A data plane at work.
+struct Plane {
+    clock: Clock,
+    worker: Arc<Worker>,
+    metrics: Arc<Metrics>,
+    status: Arc<Status>,
+    answers: Answers,
+    health_ports: HealthPorts,
+}
+
+impl Plane {
+    /// Does what happens until it is to end.
+    fn wait(&mut self, happened: &Receiver<Event>, source: &mut Source, options: &mut Options) -> anyhow::Result<()> {
+        let mut saved = clock::now();
+        loop {
+            match happened.recv_timeout(SAVE_EVERY) {
+                Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(Event::Signal(SIGHUP)) => {
+                    info!("SIGHUP: reading the objects again");
+                    self.reload(source, options)?;
+                }
+                Ok(Event::Signal(signal)) => {
+                    info!(signal, "ending: finishing what is queued");
+                    return Ok(());
+                }
+                Ok(Event::Changed) => self.reload(source, options)?,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(path) = options.flow_file.as_ref().filter(|_| clock::now() - saved >= SAVE_EVERY) {
+                let Ok(flows) = self.worker.flows() else { return Ok(()) };
+                // Without room on the disk the journal still has the flows.
+                journal::save(path, &flows).unwrap_or_else(|error| error!("the flows were not saved: {error}"));
+                saved = clock::now();
+            }
+        }
+    }
+
+    /// Reads the objects again and puts the difference in force; if something is wrong with them all is as it was.
+    fn reload(&mut self, source: &mut Source, options: &mut Options) -> anyhow::Result<()> {
+        let (began, now) = (clock::now(), self.clock.now());
+        self.metrics.queued(now);
+        self.status.queued(now);
+        match options.origin.read().and_then(|objects| Ok((self.put(source, &objects)?, objects))) {
+            Ok((changed, objects)) => {
+                // Also where no rule changed: whether the node is to stay is no rule.
+                self.tell(source, &objects);
+                if let Some((changes, swapped)) = changed {
+                    let took = clock::now() - began;
+                    self.metrics.synced(self.clock.now(), took, changes, swapped);
+                    let Changes { services, slices } = changes;
+                    info!(services, slices, swapped, milliseconds = took.as_secs_f64() * 1e3, "rules changed");
+                }
+            }
+            Err(error) if error.is::<worker::Ended>() => return Ok(()),
+            Err(error) => {
+                self.metrics.refused();
+                match error.downcast_ref::<Problems>() {
+                    Some(Problems(problems)) => problems.iter().for_each(|problem| error!("refused: {problem}")),
+                    None => error!("refused: {error:#}"),
+                }
+                error!("the rules stay as they were; correct the objects, they are read again when they change");
+            }
+        }
+        self.status.settled(self.clock.now());
+        Ok(())
+    }
+
+    /// Puts the difference to these objects in force. `None` if there is none; how many objects changed, and whether that took
+    /// a table of its own.
+    fn put(&self, source: &mut Source, objects: &Objects) -> anyhow::Result<Option<(Changes, bool)>> {
+        match (source, objects) {
+            (Source::Cluster(following), Objects::Cluster { services, slices, node, .. }) => {
+                let changes = following.put(services, slices, node.clone());
+                self.put_difference(following, changes)
+            }
+            (Source::Cluster(following), Objects::Changes { changes, .. }) => {
+                let changes = following.follow(changes.clone());
+                self.put_difference(following, changes)
+            }
+            (Source::Image, Objects::Image(table)) => {
+                self.worker.swap(table.clone())?;
+                Ok(Some((Changes::default(), true)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Puts in force what the control plane made of these changes.
+    fn put_difference(&self, following: &mut Following, changes: Changes) -> anyhow::Result<Option<(Changes, bool)>> {
+        let mut delta = Vec::new();
+        let differs = following.control.delta(&mut delta)?;
+        tell_problems(following);
+        if !differs {
+            return Ok((changes != Changes::default()).then_some((changes, false)));
+        }
+        match self.worker.apply(delta)? {
+            Ok(()) => return Ok(Some((changes, false))),
+            Err(ApplyError::NoSpace { .. }) => {}
+            Err(error) => warn!("the difference could not be applied, all rules are replaced: {error}"),
+        }
+        let table = rules::grown(&following.control.image()?).context("a larger table")?;
+        self.worker.swap(table)?;
+        Ok(Some((changes, true)))
+    }
+
+    /// Tells those who answer about the objects in force.
+    fn tell(&mut self, source: &Source, objects: &Objects) {
+        if let (Source::Cluster(following), Objects::Cluster { eligible, .. } | Objects::Changes { eligible, .. }) =
+            (source, objects)
+        {
+            let node = following.control.node();
+            let ports = self.status.serving(node, *eligible, following.services(), following.slices());
+            self.health_ports.update(&ports, &self.answers);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The built `lb run` between captures: what needs neither root nor a network.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use lb_host::device::capture;
+
+const SEED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/seed");
+
+fn lb(arguments: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("lb").expect("lb is built");
+    command.current_dir(SEED).args(arguments).timeout(std::time::Duration::from_secs(60));
+    command
+}
+
+fn packets(path: &Path) -> Vec<Vec<u8>> {
+    let mut reader = capture::open(path).expect("a capture");
+    let mut packets = Vec::new();
+    while let Some(record) = reader.next_record().expect("a record") {
+        packets.push(record.data.to_vec());
+    }
+    packets
+}
+
+/// What is no answer to a question about links: that is for those who are asked.
+fn is_returned(packet: &&Vec<u8>) -> bool {
+    packet[0] & 1 == 0 && packet[12..14] != [0x08, 0x06]
+}
+
+/// The capture's packets are forwarded as `lb replay` forwards them, but for the links' addresses, which are exchanged.
+#[test]
+fn a_capture_goes_through_as_in_a_replay() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (lived, log) = (directory.path().join("lived.pcapng"), directory.path().join("log"));
+    let device = format!("pcap:walk.pcap,{}", lived.display());
+    let summary = lb(&["replay", "walk.pcap", "-f", ".", "--node", "worker-1", "--summary", "json"]).assert().success();
+    let summary: serde_json::Value = serde_json::from_slice(&summary.get_output().stdout).expect("JSON");
+    let assert = lb(&[
+        "run",
+        "--device",
+        &device,
+        "-f",
+        ".",
+        "--node",
+        "worker-1",
+        "--log-format",
+        "json",
+        "--log",
+        log.to_str().expect("a path"),
+    ])
+    .assert()
+    .success()
+    .stdout("");
+    let read = packets(Path::new(SEED).join("walk.pcap").as_path());
+    let lived = packets(&lived);
+    let leaving = |what: &str| summary[what].as_u64().expect("a number");
+    let others = read.len() - read.iter().filter(is_returned).count();
+    assert_eq!((lived.len() + others) as u64, leaving("forwarded") + leaving("passed"), "{summary}");
+    let by_link = |packets: &[Vec<u8>], exchanged: bool| {
+        let link = |packet: &Vec<u8>| {
+            let (a, b) = (packet[..6].to_vec(), packet[6..12].to_vec());
+            if exchanged { [b, a].concat() } else { [a, b].concat() }
+        };
+        packets.iter().map(link).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert!(by_link(&lived, true).is_subset(&by_link(&read, false)));
+
+    let log = std::fs::read_to_string(log).expect("a log");
+    let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let count = |event: &str| events.iter().filter(|line| line["event"] == event).count() as u64;
+    assert_eq!(count("new"), leaving("flows"));
+    assert_eq!(count("end") + count("open"), leaving("flows"), "every beginning has an end");
+
+    let said = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
+    for line in said.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("an object a line");
+        assert!(line["fields"]["message"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn what_cannot_run_says_why() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    let (bad, flows) = (place("bad.yaml"), place("flows"));
+    std::fs::write(&bad, "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80000}]}\n")
+        .expect("written");
+    std::fs::write(&flows, "nonsense\n").expect("written");
+    let device = format!("pcap:walk.pcap,{}", place("out"));
+    for (what, arguments, expected) in [
+        ("no device", &["-f", "."][..], "--device"),
+        (
+            "no such kind of device",
+            &["--device", "eth0", "-f", "."],
+            "a device is tap:NAME, af_packet:INTERFACE or pcap:IN,OUT",
+        ),
+        (
+            "no such interface",
+            &["--device", "af_packet:not-there", "-f", ".", "--node", "worker-1"],
+            "af_packet:not-there: ",
+        ),
+        ("no objects", &["--device", &device], "no Kubernetes objects"),
+        ("bad objects", &["--device", &device, "-f", &bad], "bad.yaml:4:"),
+        ("no such node", &["--device", &device, "-f", ".", "--node", "worker-9"], "worker-9"),
+        (
+            "a file of other things",
+            &["--device", &device, "-f", ".", "--node", "worker-1", "--flow-file", &flows],
+            "flows:1: is no flow",
+        ),
+        ("objects and an image", &["--device", &device, "-f", ".", "--image", "x"], "cannot be used with"),
+    ] {
+        let assert = lb(&[&["run"], arguments].concat()).assert().code(2).stdout("");
+        let said = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
+        assert!(said.contains(expected), "{what}: {said}");
+        assert!(!directory.path().join("out").exists(), "{what}: something was written");
+    }
+}
+
+#[test]
+fn an_image_serves_as_its_objects_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    let (image, out) = (place("rules.img"), place("out.pcapng"));
+    lb(&["compile", "-f", ".", "--node", "worker-1", "-o", &image]).assert().success();
+    lb(&["run", "--device", &format!("pcap:walk.pcap,{out}"), "--image", &image]).assert().success();
+    let read = packets(Path::new(SEED).join("walk.pcap").as_path());
+    let expected = read.iter().filter(is_returned).count();
+    assert_eq!(packets(Path::new(&out)).len(), expected, "nothing of this capture is dropped");
+}
