@@ -62,6 +62,7 @@ impl Listed {
                 | Self::OwnShortCircuit
                 | Self::ForgottenAtReset
                 | Self::Reopened
+                | Self::ClearedMeanwhile
                 | Self::AgedByReset
         ) || begins
     }
