@@ -110,7 +110,10 @@ impl Seen<'_> {
             {
                 return Some(Listed::UnrelatedError);
             }
-            Kind::BadChecksum | Kind::StrayEnd | Kind::OutOfWindow | Kind::UnknownError if self.is_invalid() => {
+            Kind::BadChecksum | Kind::StrayEnd | Kind::OutOfWindow if self.is_invalid() => {
+                return Some(Listed::Invalid);
+            }
+            Kind::UnknownError if self.step.taken.is_empty() && self.is_invalid() && verdict == Verdict::Pass => {
                 return Some(Listed::Invalid);
             }
             Kind::Error if self.is_invalid() && self.is_about_stale_flow() => return Some(Listed::StaleError),
