@@ -11,10 +11,10 @@ use std::hint::black_box;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Throughput};
 use lb_core::wire::parse;
-use lb_core::{Balancer, Checksum, Direction, Flow, Instant, Link, Meta, Packet, Tuple, Verdict};
+use lb_core::{Checksum, Direction, Flow, Instant, Link, Tuple, Verdict};
 use shared::frames::{Kind, Ring, address, check, prototype, tuple};
 use shared::rig::{Frames, Mix, RING, Rig, SERVICES, Share, dial, packets, process, refresh};
-use shared::{Random, Shape, cluster, short};
+use shared::{Random, short};
 
 const FLOWS: [usize; 3] = [1000, 64_000, 1_000_000];
 const SECOND: u64 = 1_000_000_000;

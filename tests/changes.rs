@@ -5,8 +5,8 @@ mod common;
 use common::cluster::{both, node, service, slice, web};
 use common::frames::frame;
 use common::lab::Lab;
-use lb_core::RuleTable;
 use lb_core::control::{Control, EmptyUdp, Node, Proxy, TrafficPolicy};
+use lb_core::{RuleTable, Verdict};
 
 const CLIENT: &str = "10.244.2.9:40000";
 const VIP: &str = "10.96.0.10:53";
@@ -286,4 +286,18 @@ fn new_flows_never_go_where_nobody_serves() {
     lab.put((service, slice));
     lab.now += 1_000_000;
     assert_eq!(lab.send(&frame("S", CLIENT, "10.96.0.10:80")).to_string(), "no-local-endpoint");
+}
+
+#[test]
+fn a_flow_that_is_deleted_begins_anew() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    let sent = lab.kind("udp", CLIENT, VIP);
+    let Verdict::Forward { flow, .. } = sent.verdict else { panic!("{:?}", sent.verdict) };
+    lab.put(web(&["10.244.2.3 node-b terminating", "10.244.1.2 node-a terminating"]));
+    assert_eq!(lab.kind("udp", CLIENT, VIP).to_string(), "-> 10.244.2.9:40000 > 10.244.1.2:5353", "it stays");
+    assert_eq!(lab.engine.forget(flow).unwrap().original.to_string(), format!("udp {CLIENT} -> {VIP}"));
+    assert_eq!(lab.engine.forget(flow), None);
+    assert_eq!(lab.kind("udp", "10.244.1.2:5353", CLIENT).to_string(), "pass", "an answer to nobody");
+    lab.put(web(&["10.244.2.3 node-b"]));
+    assert_eq!(lab.kind("udp", CLIENT, VIP).to_string(), "-> 10.244.2.9:40000 > 10.244.2.3:5353");
 }

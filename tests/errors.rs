@@ -13,6 +13,7 @@ use common::frames::{self, ETHERNET, check_checksums, frame, sliced};
 use common::lab::{Lab, SIZES};
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{Icmpv4Type, Icmpv6Type, TransportSlice, icmpv6};
+use lb_core::control::{Mode, Node, Proxy};
 use lb_core::{Config, Link, Meta, Packet, RejectReason, Verdict};
 
 const CLIENT: &str = "10.244.2.9:40000";
@@ -233,6 +234,20 @@ fn errors_about_no_flow() {
         assert_eq!(lab.send(&bytes).to_string(), expected, "{name}");
     }
     assert_eq!(lab.engine.flows().count(), 0);
+}
+
+#[test]
+fn an_error_begins_nothing_and_so_is_not_refused() {
+    let nftables = Node { proxy: Proxy { mode: Mode::NFTABLES, ..node().proxy }, ..node() };
+    let mut lab = Lab::new(nftables, [web(&["10.244.1.2 node-a"])]);
+    // Linux' tables call them INVALID, and kube-proxy's checks are of NEW packets alone (SEMANTICS §6.6).
+    for (vip, begun) in [("10.96.0.10", "unmatched-port"), ("10.96.0.200", "unallocated-cluster-ip")] {
+        let dialled = format!("{vip}:81");
+        assert_eq!(lab.kind("S", CLIENT, &dialled).to_string(), begun);
+        let about = frame("A", &dialled, CLIENT);
+        let told = lab.send(&error(What::PortUnreachable, "10.244.2.9", vip, &about, 8));
+        assert_eq!(told.to_string(), "pass", "{vip}");
+    }
 }
 
 /// The answer to a frame that is refused.

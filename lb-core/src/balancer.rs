@@ -41,8 +41,8 @@ use signal::{signal, signal_of};
 pub use error::{ConfigError, RestoreError};
 pub use share::blocks;
 
-/// Packets that go through the stages of a batch together.
-const CHUNK: usize = 32;
+/// Packets that go through the stages of a batch together: as many as memory can be asked for at once, less where stack is dear.
+const CHUNK: usize = if usize::BITS >= 64 { 32 } else { 4 };
 
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {

@@ -89,7 +89,9 @@ impl TupleHash {
         Self { keys: expand(key, b't') }
     }
 
-    #[inline(always)]
+    // Where words are short, products of 128 bits are a page of code: one copy of it.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn of(&self, tuple: &Packed) -> u64 {
         let [k0, k1, k2, k3, k4, k5, last] = self.keys;
         let [a, b, c, d] = tuple.addresses;
@@ -115,7 +117,9 @@ impl AddressHash {
         Self { keys: expand(key, b'a') }
     }
 
-    #[inline(always)]
+    // Where words are short, products of 128 bits are a page of code: one copy of it.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn of(&self, bits: u128, number: u64) -> u32 {
         let [k0, k1, k2, k3, last] = self.keys;
         let address = pair([k0, k1], [bits as u64, (bits >> 64) as u64]);

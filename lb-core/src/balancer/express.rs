@@ -5,7 +5,6 @@ use super::{Balancer, CHUNK};
 use crate::flow::{Direction, Flags, FlowId, Name};
 use crate::nat::{self, Change};
 use crate::packet::Packet;
-use crate::rules::RuleTable;
 use crate::verdict::Verdict;
 use crate::wire::plain::Plain;
 
@@ -55,10 +54,10 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         if small {
             return;
         }
-        for step in [RuleTable::prefetch_slot, RuleTable::prefetch_segment] {
-            let dialling = plain.iter().zip(&*names).filter(|(_, name)| **name == Name::NONE);
-            dialling.filter_map(|(plain, _)| plain.as_ref()).for_each(|plain| step(&self.rules, plain.tuple.dialled()));
-        }
+        let dialling = plain.iter().zip(&*names).filter(|(_, name)| **name == Name::NONE);
+        let dialled = dialling.filter_map(|(plain, _)| plain.as_ref()).map(|plain| plain.tuple.dialled());
+        dialled.clone().for_each(|vip| self.rules.prefetch_slot(vip));
+        dialled.for_each(|vip| self.rules.prefetch_segment(vip));
     }
 
     /// Lets a plain packet pass that is of no flow and no service. False, and nothing done, if it may be of one: of a flow

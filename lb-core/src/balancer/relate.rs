@@ -20,7 +20,11 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             return if self.dials_a_service(&answered) {
                 Verdict::Drop(DropReason::UnrelatedError)
             } else {
-                self.unported(packet, headers)
+                // It begins nothing, and only new flows are refused (SEMANTICS §6.6).
+                match self.unported(packet, headers) {
+                    Verdict::Reject(_) | Verdict::Drop(DropReason::UnallocatedClusterIp) => Verdict::Pass,
+                    verdict => verdict,
+                }
             };
         };
         let Some((source, destination)) = self.outer(headers, flow, direction) else {

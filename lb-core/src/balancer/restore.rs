@@ -1,4 +1,4 @@
-//! Flows that come back: from another balancer, or from before a restart.
+//! Flows that come back, from another balancer or from before a restart; and flows that are ended from outside.
 
 use super::{Balancer, RestoreError, flags, load_key};
 use crate::flow::{Flow, FlowId, Ticks};
@@ -37,5 +37,13 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             self.flows.count(id, load_key(&self.key, segment.id(), reply.source, reply.source_port));
         }
         Ok(id)
+    }
+
+    /// Ends a flow and says what it was, as an operator does who deletes it from Linux' table with `conntrack -D`; `None` if
+    /// it has ended already. The client's next packet chooses anew.
+    pub fn forget(&mut self, id: FlowId) -> Option<Flow> {
+        let flow = self.flow(id)?;
+        self.flows.remove(id);
+        Some(flow)
     }
 }

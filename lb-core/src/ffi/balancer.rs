@@ -235,11 +235,12 @@ pub unsafe extern "C" fn lb_balancer_init(
         // SAFETY: called once; any bytes are a block.
         let behind: &mut [Block] = unsafe { place.behind() };
         let table = held.table.take().ok_or(lb_status::InUse)?;
-        let inner = Balancer::new(config.config(), sizes, behind, table).map_err(|error| match error {
-            ConfigError::Memory { .. } => lb_status::Memory,
-            ConfigError::TooManyFlows => lb_status::TooManyFlows,
-        })?;
-        balancer.put(place.put(lb_balancer { inner, rules }));
+        match Balancer::new(config.config(), sizes, behind, table) {
+            // In one expression, as each move of a balancer is a kilobyte of stack.
+            Ok(inner) => balancer.put(place.put(lb_balancer { inner, rules })),
+            Err(ConfigError::Memory { .. }) => return Err(lb_status::Memory),
+            Err(ConfigError::TooManyFlows) => return Err(lb_status::TooManyFlows),
+        }
         Ok(())
     })
 }

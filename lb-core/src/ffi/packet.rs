@@ -201,7 +201,7 @@ unsafe impl Versioned for lb_packet {
 }
 
 /// How many packets the engine is given at once: what a poll-mode driver hands over, less where stack is dear.
-const BURST: usize = if usize::BITS >= 64 { 32 } else { 8 };
+const BURST: usize = if usize::BITS >= 64 { 32 } else { 4 };
 
 /// Judges packets in order, rewrites those that are forwarded, and leaves a verdict in each. If any of them can't be
 /// (a NULL pointer, a number that is none of its enum's), nothing has happened to any.

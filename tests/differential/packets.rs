@@ -1,0 +1,319 @@
+//! Packets, made by etherparse and read by hand: none of the engine's own code has a part in them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep, TcpHeader};
+
+use crate::common::frames::{self, ip_headers};
+
+const V4_HEADER: usize = 20;
+const V6_HEADER: usize = 40;
+const FRAGMENT_HEADER: usize = 8;
+const FRAGMENT: u8 = 44;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMP: u8 = 1;
+pub const ICMPV6: u8 = 58;
+
+/// What a TCP segment says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Segment {
+    /// Of `SAFR`.
+    pub flags: &'static str,
+    pub sequence: u32,
+    pub acknowledged: u32,
+}
+
+/// An ICMP error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    PortUnreachable,
+    HostUnreachable,
+    TooBig,
+    TimeExceeded,
+}
+
+impl Error {
+    fn code(self, is_v4: bool) -> (u8, u8) {
+        match (self, is_v4) {
+            (Self::PortUnreachable, true) => (3, 3),
+            (Self::HostUnreachable, true) => (3, 1),
+            (Self::TooBig, true) => (3, 4),
+            (Self::TimeExceeded, true) => (11, 0),
+            (Self::PortUnreachable, false) => (1, 4),
+            (Self::HostUnreachable, false) => (1, 3),
+            (Self::TooBig, false) => (2, 0),
+            (Self::TimeExceeded, false) => (3, 0),
+        }
+    }
+}
+
+/// IP headers with an identification of their own, as the kernel gives packets without one another.
+fn headers(source: IpAddr, destination: IpAddr, identification: u16) -> PacketBuilderStep<IpHeaders> {
+    let mut headers = ip_headers(source, destination);
+    if let IpHeaders::Ipv4(header, _) = &mut headers {
+        header.identification = identification.max(1);
+        header.dont_fragment = false;
+    }
+    PacketBuilder::ip(headers)
+}
+
+pub fn tcp(from: SocketAddr, to: SocketAddr, identification: u16, segment: Segment, payload: &[u8]) -> Vec<u8> {
+    let mut header = TcpHeader::new(from.port(), to.port(), segment.sequence, u16::MAX);
+    header.acknowledgment_number = segment.acknowledged;
+    for flag in segment.flags.chars() {
+        *match flag {
+            'S' => &mut header.syn,
+            'A' => &mut header.ack,
+            'F' => &mut header.fin,
+            'R' => &mut header.rst,
+            _ => panic!("{flag}: no flag of TCP"),
+        } = true;
+    }
+    let mut packet = Vec::new();
+    headers(from.ip(), to.ip(), identification).tcp_header(header).write(&mut packet, payload).unwrap();
+    packet
+}
+
+pub fn udp(from: SocketAddr, to: SocketAddr, identification: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    headers(from.ip(), to.ip(), identification).udp(from.port(), to.port()).write(&mut packet, payload).unwrap();
+    packet
+}
+
+pub fn ping(from: IpAddr, to: IpAddr, identification: u16) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let step = headers(from, to, identification);
+    match from {
+        IpAddr::V4(_) => step.icmpv4_echo_request(1, 1).write(&mut packet, frames::PAYLOAD),
+        IpAddr::V6(_) => step.icmpv6_echo_request(1, 1).write(&mut packet, frames::PAYLOAD),
+    }
+    .unwrap();
+    packet
+}
+
+/// The error that tells the sender of `about` what became of it.
+pub fn error(from: IpAddr, kind: Error, about: &[u8], quoted: usize, identification: u16) -> Vec<u8> {
+    let quote = &about[..about.len().min(quoted)];
+    let (kind_number, code) = kind.code(from.is_ipv4());
+    let mtu = if kind == Error::TooBig { 1400u16 } else { 0 };
+    let [high, low] = mtu.to_be_bytes();
+    let mut packet = Vec::new();
+    let step = headers(from, addresses(about).0, identification);
+    match from {
+        IpAddr::V4(_) => step.icmpv4_raw(kind_number, code, [0, 0, high, low]).write(&mut packet, quote),
+        IpAddr::V6(_) => step.icmpv6_raw(kind_number, code, [0, 0, high, low]).write(&mut packet, quote),
+    }
+    .unwrap();
+    packet
+}
+
+/// The datagram in pieces of `size` bytes, in order.
+pub fn fragments(datagram: &[u8], size: usize, identification: u32) -> Vec<Vec<u8>> {
+    let is_v4 = is_v4(datagram);
+    let (header, payload) = datagram.split_at(if is_v4 { V4_HEADER } else { V6_HEADER });
+    let count = payload.len().div_ceil(size);
+    payload
+        .chunks(size)
+        .enumerate()
+        .map(|(nth, chunk)| {
+            let (at, more) = (nth * size, nth + 1 < count);
+            let mut fragment = header.to_vec();
+            if is_v4 {
+                let length = (V4_HEADER + chunk.len()) as u16;
+                fragment[2..4].copy_from_slice(&length.to_be_bytes());
+                fragment[6..8].copy_from_slice(&(((at / 8) as u16) | if more { 0x2000 } else { 0 }).to_be_bytes());
+                sum_v4_header(&mut fragment);
+            } else {
+                let next = std::mem::replace(&mut fragment[6], FRAGMENT);
+                fragment[4..6].copy_from_slice(&((FRAGMENT_HEADER + chunk.len()) as u16).to_be_bytes());
+                fragment.extend([next, 0]);
+                fragment.extend(((at as u16) | u16::from(more)).to_be_bytes());
+                fragment.extend(identification.to_be_bytes());
+            }
+            fragment.extend(chunk);
+            fragment
+        })
+        .collect()
+}
+
+fn sum_v4_header(packet: &mut [u8]) {
+    packet[10..12].fill(0);
+    let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&packet[..V4_HEADER]).ones_complement();
+    // The sum is kept in the memory's order, whatever the machine.
+    packet[10..12].copy_from_slice(&sum.to_ne_bytes());
+}
+
+pub fn is_v4(packet: &[u8]) -> bool {
+    packet[0] >> 4 == 4
+}
+
+/// A hop on the way, as a router takes it off: in the checksum by RFC 1624's difference.
+pub fn hop(packet: &mut [u8]) {
+    if !is_v4(packet) {
+        packet[7] -= 1;
+        return;
+    }
+    packet[8] -= 1;
+    let sum = u32::from(u16::from_be_bytes([packet[10], packet[11]])) + 0x0100;
+    let folded = (sum + u32::from(sum >= 0xffff)) as u16;
+    packet[10..12].copy_from_slice(&folded.to_be_bytes());
+}
+
+/// Where the transport header is, its protocol, and the piece's offset and whether more follow if this is a fragment.
+fn transport(packet: &[u8]) -> (usize, u8, Option<(u16, bool)>) {
+    let word = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    let piece = |offset: u16, more: bool| (offset != 0 || more).then_some((offset, more));
+    if is_v4(packet) {
+        return (V4_HEADER, packet[9], piece((word(6) & 0x1fff) * 8, word(6) & 0x2000 != 0));
+    }
+    match packet[6] {
+        FRAGMENT => {
+            let at = V6_HEADER + FRAGMENT_HEADER;
+            (at, packet[V6_HEADER], piece(word(V6_HEADER + 2) & !7, word(V6_HEADER + 2) & 1 != 0))
+        }
+        next => (V6_HEADER, next, None),
+    }
+}
+
+pub fn addresses(packet: &[u8]) -> (IpAddr, IpAddr) {
+    let address = |at: usize| match is_v4(packet) {
+        true => IpAddr::from(<[u8; 4]>::try_from(&packet[12 + at * 4..16 + at * 4]).unwrap()),
+        false => IpAddr::from(<[u8; 16]>::try_from(&packet[8 + at * 16..24 + at * 16]).unwrap()),
+    };
+    (address(0), address(1))
+}
+
+/// Source and destination with their ports; `None` if the packet shows none.
+pub fn ends(packet: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let (from, to) = addresses(packet);
+    let (at, protocol, piece) = transport(packet);
+    let shows_ports = matches!(protocol, TCP | UDP) && piece.is_none_or(|(offset, _)| offset == 0);
+    let ports = packet.get(at..at + 4).filter(|_| shows_ports)?;
+    let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
+    Some((SocketAddr::new(from, port(0)), SocketAddr::new(to, port(2))))
+}
+
+/// Whether it is a piece of a datagram, and at which offset.
+pub fn offset(packet: &[u8]) -> Option<u16> {
+    transport(packet).2.map(|(offset, _)| offset)
+}
+
+pub fn protocol(packet: &[u8]) -> u8 {
+    transport(packet).1
+}
+
+/// The ICMP message in a packet, if it is one.
+pub fn message(packet: &[u8]) -> Option<&[u8]> {
+    let (at, protocol, _) = transport(packet);
+    matches!(protocol, ICMP | ICMPV6).then(|| &packet[at..])
+}
+
+/// Whether it asks for a connection.
+pub fn is_syn(packet: &[u8]) -> bool {
+    let (at, protocol, _) = transport(packet);
+    protocol == TCP && packet.get(at + 13).is_some_and(|flags| flags & 0x17 == 2)
+}
+
+/// As much of a packet as every error quotes (RFC 792).
+pub fn shortest_quote(packet: &[u8]) -> usize {
+    transport(packet).0 + 8
+}
+
+/// Who sends what to whom, in a few words.
+pub fn summed_up(packet: &[u8]) -> String {
+    let (from, to) = addresses(packet);
+    let ends = ends(packet).map_or(format!("{from} > {to}"), |(from, to)| format!("{from} > {to}"));
+    let (at, protocol, piece) = transport(packet);
+    let word = |offset: usize| {
+        let bytes = packet.get(at + offset..at + offset + 4).and_then(|bytes| bytes.try_into().ok());
+        u32::from_be_bytes(bytes.unwrap_or_default())
+    };
+    let kind = match protocol {
+        ICMP | ICMPV6 => format!("icmp {}/{}", word(0) >> 24, word(0) >> 16 & 0xff),
+        TCP => {
+            let flags: String = "FSRPA"
+                .chars()
+                .enumerate()
+                .filter(|(bit, _)| word(12) >> 16 & 1 << bit != 0)
+                .map(|(_, flag)| flag)
+                .collect();
+            format!("tcp {flags} seq {} ack {}", word(4), word(8))
+        }
+        UDP => "udp".into(),
+        _ => "other".into(),
+    };
+    let piece = piece.map_or(String::new(), |(offset, more)| format!(" piece at {offset}, more: {more}"));
+    format!("{kind} {ends} {} bytes{piece}", packet.len())
+}
+
+/// The same with the bytes it begins with, for a report.
+pub fn told(packet: &[u8]) -> String {
+    let hex: String = packet.iter().take(96).map(|byte| format!("{byte:02x}")).collect();
+    format!("{} {hex}", summed_up(packet))
+}
+
+/// The same fragment eight bytes further on, with other bytes: it overlaps its neighbour.
+pub fn moved(fragment: &[u8]) -> Vec<u8> {
+    let mut fragment = fragment.to_vec();
+    *fragment.last_mut().expect("a payload") ^= 0x55;
+    if is_v4(&fragment) {
+        let field = u16::from_be_bytes([fragment[6], fragment[7]]) + 1;
+        fragment[6..8].copy_from_slice(&field.to_be_bytes());
+        sum_v4_header(&mut fragment);
+    } else {
+        let field = u16::from_be_bytes([fragment[V6_HEADER + 2], fragment[V6_HEADER + 3]]) + 8;
+        fragment[V6_HEADER + 2..V6_HEADER + 4].copy_from_slice(&field.to_be_bytes());
+    }
+    fragment
+}
+
+/// Sets IPv4's "don't fragment" in what is no fragment.
+pub fn forbid_fragments(packet: &mut [u8]) {
+    if is_v4(packet) && offset(packet).is_none() {
+        packet[6] |= 0x40;
+        sum_v4_header(packet);
+    }
+}
+
+/// The datagram whose pieces these are, in any order, without a name; `None` if they are not all of it.
+pub fn whole(pieces: &[&[u8]]) -> Option<Vec<u8>> {
+    let mut pieces: Vec<_> = pieces.iter().map(|piece| (transport(piece), *piece)).collect();
+    pieces.sort_by_key(|((_, _, piece), _)| *piece);
+    let first = pieces.first()?.1;
+    let header = if is_v4(first) { V4_HEADER } else { V6_HEADER };
+    let mut datagram = first[..header].to_vec();
+    let (mut due, mut ended) = (0, false);
+    for ((at, _, piece), packet) in &pieces {
+        let (offset, more) = piece.unwrap_or((0, false));
+        if ended || usize::from(offset) != due {
+            return None;
+        }
+        datagram.extend(&packet[*at..]);
+        (due, ended) = (datagram.len() - header, !more);
+    }
+    if is_v4(first) {
+        datagram[2..4].copy_from_slice(&((header + due) as u16).to_be_bytes());
+        datagram[6..8].fill(0);
+        sum_v4_header(&mut datagram);
+    } else {
+        datagram[4..6].copy_from_slice(&(due as u16).to_be_bytes());
+        datagram[6] = transport(first).1;
+    }
+    ended.then_some(datagram)
+}
+
+/// The same fragment, but of another datagram; what is no fragment as it is.
+pub fn renamed(packet: &[u8], name: u16) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if offset(&packet).is_none() {
+        return packet;
+    }
+    if is_v4(&packet) {
+        packet[4..6].copy_from_slice(&(0xf000 | name).to_be_bytes());
+        sum_v4_header(&mut packet);
+    } else {
+        packet[V6_HEADER + 4..V6_HEADER + 8].copy_from_slice(&u32::from(name).to_be_bytes());
+    }
+    packet
+}

@@ -1,0 +1,437 @@
+//! The traffic of one seed: who dials whom, what they say, what goes wrong. The script plays everybody but the node, and what it
+//! sends next is an answer to what the kernel let through.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_core::Family;
+use lb_host::chance::Chance;
+
+use crate::endpoints::{self, Port};
+use crate::objects::{Objects, chance_of, one_of};
+use crate::packets::{self, Error, Segment, TCP, UDP};
+use crate::router::Router;
+use crate::rules::Rules;
+use crate::talk::{Stage, Talk};
+use crate::world::{
+    self, CLIENTS, GATEWAY, LOCAL_PODS, NODE, OUTSIDE_ROUTER, POD_ROUTER, Place, REMOTE_PODS, REMOTE_ROUTER,
+};
+
+/// How many conversations a scenario has room for.
+const TALKS: u16 = 48;
+const FIRST_PORT: u16 = 20_000;
+
+/// The source ports of clients, one a conversation.
+pub fn client_ports() -> impl Iterator<Item = u16> {
+    FIRST_PORT..FIRST_PORT + TALKS
+}
+
+/// The source port that a masqueraded flow from this client port is given by the kernel: far from it, and no other's.
+pub fn masqueraded(port: u16) -> u16 {
+    40_000 + ((u32::from(port - FIRST_PORT) * 7919) % 20_000) as u16
+}
+
+/// What is odd about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Plain,
+    /// A segment of a connection that the node never saw begin.
+    MidStream,
+    /// A FIN or RST of one.
+    StrayEnd,
+    /// A reset whose sequence number is nowhere near.
+    OutOfWindow,
+    BadChecksum,
+    /// An ICMP error about a packet of a known flow.
+    Error,
+    /// An ICMP error about a packet that nobody sent.
+    UnknownError,
+    Ping,
+    Fragments,
+    /// Fragments one of which is missing.
+    Incomplete,
+    /// Fragments two of which overlap.
+    Overlapping,
+}
+
+/// What the script gave and what the kernel made of it.
+pub struct Step {
+    pub kind: Kind,
+    pub talk: usize,
+    /// There was a reset before the backend said anything, so that the kernel has forgotten the flow.
+    pub is_forgotten: bool,
+    /// The backend of an earlier connection over the same ports.
+    pub before: Option<SocketAddr>,
+    pub from: Place,
+    /// One packet, or the fragments of one.
+    pub given: Vec<Vec<u8>>,
+    pub taken: Vec<(Place, Vec<u8>)>,
+}
+
+pub enum Event {
+    Step(Step),
+    /// From here on the cluster is another.
+    Change(Objects),
+}
+
+pub struct Script<'r> {
+    chance: Chance,
+    router: &'r Router,
+    objects: Objects,
+    rules: Rules,
+    ports: Vec<Port>,
+    talks: Vec<Talk>,
+    identification: u16,
+    events: Vec<Event>,
+}
+
+/// Plays a scenario with the kernel in the middle, and returns all that happened.
+pub fn play(seed: u64, router: &Router, objects: &Objects) -> Vec<Event> {
+    router.clear();
+    let rules = Rules::default();
+    let chance = Chance::new(seed).named("traffic");
+    // Datagrams that never become whole stay with the kernel for a while: no two scenarios share an identification soon.
+    let identification = (seed % 128) as u16 * 512;
+    let (objects, ports) = (objects.clone(), endpoints::ports(objects));
+    let (talks, events) = (Vec::new(), Vec::new());
+    let mut script = Script { chance, router, objects, rules, ports, talks, identification, events };
+    script.rules.load(&script.objects, &script.ports);
+    for _ in 0..120 {
+        script.act();
+    }
+    script.events
+}
+
+impl Script<'_> {
+    fn of(&self, text: &str) -> IpAddr {
+        world::of(self.objects.family, text)
+    }
+
+    fn happens(&mut self, percent: u32) -> bool {
+        chance_of(&mut self.chance, percent)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.chance.below(bound as u64) as usize
+    }
+
+    fn act(&mut self) {
+        match self.chance.below(100) {
+            0..25 => self.open(),
+            25..31 => self.change(),
+            31..40 => self.odd(),
+            _ => self.go_on(),
+        }
+    }
+
+    fn change(&mut self) {
+        self.objects.churn(&mut self.chance);
+        self.ports = endpoints::ports(&self.objects);
+        self.rules.load(&self.objects, &self.ports);
+        self.events.push(Event::Change(self.objects.clone()));
+    }
+
+    /// What a client may dial, a service's or not.
+    fn dialled(&mut self, protocol: u8) -> SocketAddr {
+        let name = if protocol == TCP { "tcp" } else { "udp" };
+        let ports: Vec<&Port> = self.ports.iter().filter(|port| port.protocol == name).collect();
+        let port = *one_of(&mut self.chance, &ports);
+        let vips: Vec<IpAddr> = port.external_ips.iter().chain(&port.load_balancer_ips).copied().collect();
+        let mut all = vec![SocketAddr::new(port.cluster_ip, port.port)];
+        all.extend(vips.iter().map(|ip| SocketAddr::new(*ip, port.port)));
+        let family = self.objects.family;
+        for node in [NODE, GATEWAY] {
+            all.extend(port.node_port.map(|number| SocketAddr::new(world::of(family, node), number)));
+        }
+        if !chance_of(&mut self.chance, 92) {
+            let unknown = if vips.is_empty() { port.cluster_ip } else { *one_of(&mut self.chance, &vips) };
+            let pod = *one_of(&mut self.chance, &REMOTE_PODS);
+            all = vec![
+                SocketAddr::new(port.cluster_ip, 81),
+                SocketAddr::new(unknown, 81),
+                SocketAddr::new(world::of(family, "10.96.0.200"), port.port),
+                SocketAddr::new(world::of(family, pod), 9000),
+            ];
+        }
+        *one_of(&mut self.chance, &all)
+    }
+
+    fn client(&mut self) -> IpAddr {
+        let text = match self.chance.below(100) {
+            0..40 => *one_of(&mut self.chance, &CLIENTS),
+            40..75 => *one_of(&mut self.chance, &LOCAL_PODS),
+            75..85 => *one_of(&mut self.chance, &REMOTE_PODS),
+            85..96 => NODE,
+            _ => GATEWAY,
+        };
+        self.of(text)
+    }
+
+    fn begin(&mut self) -> Option<usize> {
+        let port = FIRST_PORT + self.talks.len() as u16;
+        if self.talks.len() >= usize::from(TALKS) {
+            return None;
+        }
+        let protocol = if self.happens(60) { TCP } else { UDP };
+        let (client, dialled) = (self.client(), self.dialled(protocol));
+        let sequences = (self.chance.draw() as u32, self.chance.draw() as u32);
+        let mut talk = Talk::new(protocol, SocketAddr::new(client, port), dialled, sequences);
+        talk.is_service = self.ports.iter().any(|port| port.is_dialled_by(dialled));
+        self.talks.push(talk);
+        Some(self.talks.len() - 1)
+    }
+
+    fn open(&mut self) {
+        if let Some(talk) = self.begin() {
+            self.advance(talk);
+        }
+    }
+
+    fn go_on(&mut self) {
+        let live: Vec<usize> = (0..self.talks.len()).filter(|at| !self.talks[*at].is_over()).collect();
+        if live.is_empty() {
+            return self.open();
+        }
+        // The latest are the likeliest, so that some get far.
+        let near = live.len().min(6);
+        let back = if self.happens(80) { self.below(near) } else { self.below(live.len()) };
+        self.advance(live[live.len() - 1 - back]);
+    }
+
+    fn advance(&mut self, talk: usize) {
+        if self.talks[talk].met.is_some() && self.happens(6) {
+            return self.complain(talk);
+        }
+        match self.talks[talk].protocol {
+            TCP => self.advance_tcp(talk),
+            _ => self.advance_udp(talk),
+        }
+    }
+
+    fn advance_tcp(&mut self, at: usize) {
+        let draw = self.chance.below(100);
+        let talk = &mut self.talks[at];
+        let is_met = talk.met.is_some();
+        match talk.stage {
+            Stage::New => {
+                talk.stage = Stage::SynSent;
+                self.say(at, true, "S", 0, Kind::Plain);
+            }
+            Stage::SynSent if !is_met || draw < 10 => {
+                // Nobody answers; once more, or no more.
+                if !is_met && draw < 60 {
+                    talk.stage = Stage::Over;
+                } else {
+                    talk.client_next = talk.client_next.wrapping_sub(1);
+                    self.say(at, true, "S", 0, Kind::Plain);
+                }
+            }
+            Stage::SynSent if draw < 18 => {
+                talk.stage = Stage::Done;
+                self.say(at, false, "RA", 0, Kind::Plain);
+            }
+            Stage::SynSent => {
+                talk.stage = Stage::SynReceived;
+                self.say(at, false, "SA", 0, Kind::Plain);
+            }
+            Stage::SynReceived => {
+                talk.stage = Stage::Open;
+                self.say(at, true, "A", 0, Kind::Plain);
+            }
+            Stage::Open => self.talk_on(at, draw),
+            Stage::Closing => {
+                talk.stage = Stage::Done;
+                let by_client = !talk.client_closed_last;
+                self.say(at, by_client, "A", 0, Kind::Plain);
+            }
+            Stage::Done if draw < 40 => {
+                talk.reopen();
+                self.say(at, true, "S", 0, Kind::Plain);
+            }
+            Stage::Done | Stage::Over => self.talks[at].stage = Stage::Over,
+        }
+    }
+
+    /// Something in the middle of a connection; one side may have said its last.
+    fn talk_on(&mut self, at: usize, draw: u64) {
+        let length = self.below(400);
+        let talk = &mut self.talks[at];
+        let (client_open, server_open) = (!talk.client_closed, !talk.server_closed);
+        match draw {
+            0..35 if client_open => self.say(at, true, "A", length, Kind::Plain),
+            0..70 if server_open => self.say(at, false, "A", length, Kind::Plain),
+            70..82 if client_open => self.close(at, true),
+            70..92 if server_open => self.close(at, false),
+            92..95 => {
+                talk.stage = Stage::Done;
+                self.say(at, draw == 92, "RA", 0, Kind::Plain);
+            }
+            95..97 => {
+                let by_client = draw == 95;
+                let other = talk.client_next.wrapping_add(0x4000_0000);
+                let kept = std::mem::replace(&mut talk.client_next, other);
+                let other = talk.server_next.wrapping_add(0x4000_0000);
+                let kept = (kept, std::mem::replace(&mut talk.server_next, other));
+                self.say(at, by_client, "R", 0, Kind::OutOfWindow);
+                (self.talks[at].client_next, self.talks[at].server_next) = kept;
+            }
+            _ => self.say(at, draw.is_multiple_of(2), "A", 0, Kind::Plain),
+        }
+    }
+
+    fn close(&mut self, at: usize, by_client: bool) {
+        let talk = &mut self.talks[at];
+        let is_last = talk.client_closed || talk.server_closed;
+        if by_client {
+            talk.client_closed = true
+        } else {
+            talk.server_closed = true
+        }
+        talk.client_closed_last = by_client;
+        if is_last {
+            talk.stage = Stage::Closing;
+        }
+        self.say(at, by_client, "FA", 0, Kind::Plain);
+    }
+
+    /// A TCP segment of one side, as it is due.
+    fn say(&mut self, at: usize, by_client: bool, flags: &'static str, length: usize, kind: Kind) {
+        let payload = self.payload(length);
+        let identification = self.identify();
+        let talk = &mut self.talks[at];
+        let Some((from, to)) = talk.ends(by_client) else { return };
+        let is_stray = !talk.is_translated() && flags.contains(['F', 'R']);
+        let kind = if is_stray { Kind::StrayEnd } else { kind };
+        let acknowledged = if flags.contains('A') { talk.expected_by(by_client) } else { 0 };
+        let segment = Segment { flags, sequence: talk.sequence_of(by_client), acknowledged };
+        talk.said(by_client, flags, payload.len());
+        let packet = packets::tcp(from, to, identification, segment, &payload);
+        let from = self.talks[at].place(by_client);
+        self.give(kind, at, from, vec![packet]);
+    }
+
+    fn advance_udp(&mut self, at: usize) {
+        let draw = self.chance.below(100);
+        let by_client = self.talks[at].met.is_none() || draw < 55;
+        if draw >= 95 || (self.talks[at].met.is_none() && self.talks[at].stage == Stage::SynSent && draw < 30) {
+            self.talks[at].stage = Stage::Over;
+            return;
+        }
+        self.talks[at].stage = Stage::SynSent;
+        let is_whole = self.talks[at].place(by_client) == Place::Node || self.happens(85);
+        let length = if is_whole { self.below(600) } else { 1600 + self.below(1200) };
+        let payload = self.payload(length);
+        let identification = self.identify();
+        let Some((from, to)) = self.talks[at].ends(by_client) else { return };
+        let mut datagram = packets::udp(from, to, identification, &payload);
+        let place = self.talks[at].place(by_client);
+        if is_whole {
+            // Without a checksum, as IPv4 allows (RFC 768).
+            if self.objects.family == Family::V4 && place != Place::Node && self.happens(10) {
+                datagram[26..28].fill(0);
+            }
+            return self.give(Kind::Plain, at, place, vec![datagram]);
+        }
+        let size = 8 * (50 + self.below(100));
+        let mut pieces = packets::fragments(&datagram, size, u32::from(identification) << 16 | 0xabcd);
+        let kind = match self.chance.below(100) {
+            0..40 => Kind::Fragments,
+            40..80 => {
+                for last in (1..pieces.len()).rev() {
+                    let other = self.below(last + 1);
+                    pieces.swap(last, other);
+                }
+                Kind::Fragments
+            }
+            80..90 => {
+                let lost = self.below(pieces.len());
+                pieces.remove(lost);
+                Kind::Incomplete
+            }
+            _ => {
+                let piece = pieces[1].clone();
+                pieces.insert(2, packets::moved(&piece));
+                Kind::Overlapping
+            }
+        };
+        self.give(kind, at, place, pieces);
+    }
+
+    /// An ICMP error about the last packet that arrived: by its receiver, or by a router on the way to it.
+    fn complain(&mut self, at: usize) {
+        let to_backend = self.happens(60);
+        let talk = &self.talks[at];
+        let about = if to_backend { &talk.at_backend } else { &talk.at_client };
+        let Some(about) = about.clone() else { return };
+        let receiver = packets::addresses(&about).1;
+        let router = match world::place_of(receiver) {
+            Place::Pods => self.of(POD_ROUTER),
+            Place::Node => receiver,
+            Place::Outside if to_backend => self.of(REMOTE_ROUTER),
+            Place::Outside => self.of(OUTSIDE_ROUTER),
+        };
+        let by_receiver = self.happens(50);
+        let kinds = [Error::PortUnreachable, Error::HostUnreachable, Error::TooBig, Error::TimeExceeded];
+        let kind = if by_receiver { Error::PortUnreachable } else { *one_of(&mut self.chance, &kinds) };
+        let from = if by_receiver { receiver } else { router };
+        let quoted = if self.happens(30) { packets::shortest_quote(&about) } else { 528 };
+        let identification = self.identify();
+        let packet = packets::error(from, kind, &about, quoted, identification);
+        self.give(Kind::Error, at, world::place_of(receiver), vec![packet]);
+    }
+
+    /// Something that no orderly client sends.
+    fn odd(&mut self) {
+        let Some(at) = self.begin() else { return };
+        let protocol = self.talks[at].protocol;
+        let place = self.talks[at].place(true);
+        let (client, dialled) = (self.talks[at].client, self.talks[at].dialled);
+        let identification = self.identify();
+        match self.chance.below(6) {
+            0 | 1 if protocol == TCP => {
+                self.talks[at].stage = Stage::Open;
+                self.say(at, true, "A", 100, Kind::MidStream);
+            }
+            2 if protocol == TCP => {
+                self.talks[at].stage = Stage::Over;
+                let flags = *one_of(&mut self.chance, &["FA", "R", "RA"]);
+                self.say(at, true, flags, 0, Kind::StrayEnd);
+            }
+            3 if place != Place::Node => {
+                self.talks[at].stage = Stage::Over;
+                let mut packet = packets::udp(client, dialled, identification, b"damaged");
+                *packet.last_mut().expect("a payload") ^= 1;
+                self.give(Kind::BadChecksum, at, place, vec![packet]);
+            }
+            4 => {
+                self.talks[at].stage = Stage::Over;
+                let about = packets::udp(dialled, client, identification, b"never sent");
+                let packet = packets::error(client.ip(), Error::PortUnreachable, &about, 528, identification);
+                self.give(Kind::UnknownError, at, place, vec![packet]);
+            }
+            _ => {
+                self.talks[at].stage = Stage::Over;
+                let packet = packets::ping(client.ip(), dialled.ip(), identification);
+                self.give(Kind::Ping, at, place, vec![packet]);
+            }
+        }
+    }
+
+    fn payload(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.chance.draw() as u8).collect()
+    }
+
+    fn identify(&mut self) -> u16 {
+        self.identification = self.identification.wrapping_add(1);
+        self.identification
+    }
+
+    /// Gives packets to the kernel, and keeps what came of them.
+    fn give(&mut self, kind: Kind, talk: usize, from: Place, given: Vec<Vec<u8>>) {
+        let taken: Vec<_> = given.iter().flat_map(|packet| self.router.give(from, packet)).collect();
+        let now = self.talks[talk].is_forgotten;
+        let is_forgotten = std::mem::replace(&mut self.talks[talk].was_forgotten, now);
+        self.talks[talk].saw(&given, &taken);
+        let before = self.talks[talk].before;
+        self.events.push(Event::Step(Step { kind, talk, is_forgotten, before, from, given, taken }));
+    }
+}
