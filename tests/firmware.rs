@@ -2,10 +2,10 @@
 //! `cargo test --test firmware -- --nocapture` prints the figures.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use defmt_decoder::{DecodeError, Table};
 use lb_core::{Balancer, Block, Config, RuleTable, Sizes, blocks};
 use lb_host::replay;
 
@@ -23,30 +23,24 @@ fn golden(name: &str) -> Vec<u8> {
 /// Builds the firmware and runs it: what it logged, a line a message.
 fn logged(directory: &Path) -> Vec<String> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware");
-    let cargo = |arguments: &[&str]| {
+    let cargo = |directory: &Path, arguments: &[&str], input: Stdio| {
         let mut cargo = Command::new("cargo");
-        cargo.current_dir(directory).args(arguments).env("CARGO_TARGET_DIR", &target);
+        cargo.current_dir(directory).args(arguments).stdin(input).env("CARGO_TARGET_DIR", &target);
         // Flags for the host would be taken for the firmware's.
         let output = cargo.env_remove("RUSTFLAGS").env("DEFMT_LOG", "trace").output().unwrap();
         assert!(output.status.success(), "cargo {arguments:?}\n{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     };
-    cargo(&["build", "--release", "--locked"]);
-    let frames = cargo(&["run", "--release", "--locked", "--quiet"]);
-    let elf = std::fs::read(target.join(TARGET).join("release/firmware")).unwrap();
-    println!("{}", flash(&target.join(TARGET).join("release/firmware")));
+    cargo(directory, &["build", "--release", "--locked"], Stdio::null());
+    let (elf, frames) = (target.join(TARGET).join("release/firmware"), target.join("frames"));
+    std::fs::write(&frames, cargo(directory, &["run", "--release", "--locked", "--quiet"], Stdio::null())).unwrap();
+    println!("{}", flash(&elf));
 
-    let table = Table::parse(&elf).unwrap().expect("a table of log messages");
-    let mut decoder = table.new_stream_decoder();
-    decoder.received(&frames);
-    let mut lines = Vec::new();
-    loop {
-        match decoder.decode() {
-            Ok(frame) => lines.push(frame.display_message().to_string()),
-            Err(DecodeError::UnexpectedEof) => return lines,
-            Err(error) => panic!("after {lines:?}: {error}"),
-        }
-    }
+    // Where the microcontroller's settings are not found: it runs here.
+    let decode = directory.join("decode/Cargo.toml");
+    let run = ["run", "--locked", "--quiet", "--manifest-path", decode.to_str().unwrap(), "--", elf.to_str().unwrap()];
+    let text = cargo(&std::env::temp_dir(), &run, File::open(&frames).unwrap().into());
+    String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
 }
 
 /// The sizes of what lies in flash, the embedded capture not counted.

@@ -1,6 +1,6 @@
 //! Packet sockets: frames of any interface (packet(7)).
 //!
-//! `PACKET_VNET_HDR` puts the head of [`Frame`](super::Frame) in front of every frame, both ways, so that what a veth's
+//! `PACKET_VNET_HDR` puts the head of [`Frame`] in front of every frame, both ways, so that what a veth's
 //! peer left undone (`TP_STATUS_CSUMNOTREADY`, segments of 64 KiB) is told and handed on. A ring (`TPACKET_V3`) would save
 //! the copy, but its frames have one size, which would have to be that of the largest segment.
 
