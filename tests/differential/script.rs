@@ -81,6 +81,8 @@ pub struct Script<'r> {
     ports: Vec<Port>,
     talks: Vec<Talk>,
     identification: u16,
+    /// What makes an end of the datagrams that the kernel waits for the rest of.
+    unfinished: Vec<(Place, Vec<Vec<u8>>)>,
     events: Vec<Event>,
 }
 
@@ -89,14 +91,27 @@ pub fn play(seed: u64, router: &Router, objects: &Objects) -> Vec<Event> {
     router.clear();
     let rules = Rules::default();
     let chance = Chance::new(seed).named("traffic");
-    // Datagrams that never become whole stay with the kernel for a while: no two scenarios share an identification soon.
-    let identification = (seed % 128) as u16 * 512;
     let (objects, ports) = (objects.clone(), endpoints::ports(objects));
-    let (talks, events) = (Vec::new(), Vec::new());
-    let mut script = Script { chance, router, objects, rules, ports, talks, identification, events };
+    let mut script = Script {
+        chance,
+        router,
+        objects,
+        rules,
+        ports,
+        talks: Vec::new(),
+        identification: (seed % 128) as u16 * 512,
+        unfinished: Vec::new(),
+        events: Vec::new(),
+    };
     script.rules.load(&script.objects, &script.ports);
     for _ in 0..120 {
         script.act();
+    }
+    // Else the next scenario's might be taken for the rest, until the kernel's patience ends.
+    for (from, pieces) in &script.unfinished {
+        for piece in pieces {
+            let _ = script.router.give(*from, piece);
+        }
     }
     script.events
 }
@@ -344,12 +359,14 @@ impl Script<'_> {
             }
             80..90 => {
                 let lost = self.below(pieces.len());
-                pieces.remove(lost);
+                self.unfinished.push((place, vec![pieces.remove(lost)]));
                 Kind::Incomplete
             }
             _ => {
-                let piece = pieces[1].clone();
-                pieces.insert(2, packets::moved(&piece));
+                // The kernel gives up all that it had by then, so that these two are missing.
+                self.unfinished.push((place, pieces[..2].to_vec()));
+                let moved = packets::moved(&pieces[1]);
+                pieces.insert(2, moved);
                 Kind::Overlapping
             }
         };
