@@ -251,6 +251,25 @@ fn what_nobody_asked_for_is_kept_for_the_record() {
 }
 
 #[test]
+fn what_comes_after_a_port_was_given_back_is_late_and_not_strange() {
+    for (to, port, kept) in [(V4.1, 54, false), (V6.1, 54, false), (V4.1, 53, true), (V6.1, 53, true)] {
+        let mut wire = Wire::new(12, 0, 0);
+        let server = wire.right.bind(None, 53).unwrap();
+        let socket = wire.left.bind(None, 0).unwrap();
+        wire.left.send_to(socket, None, (to, port), b"question").unwrap();
+        wire.step();
+        wire.left.unbind(socket);
+        while let Some(datagram) = wire.right.recv_from(server) {
+            wire.right.send_to(server, Some(to), datagram.from, b"answer").unwrap();
+        }
+        while wire.step() {}
+        // A datagram, or an error about the one that was sent; who is asked in vain notes that, too.
+        assert_eq!(wire.left.stray_counts().iter().collect::<Vec<_>>(), [(&Strangeness::Late, &1)], "{to}:{port}");
+        assert_eq!(wire.right.stray_counts().is_empty(), kept, "{to}:{port}");
+    }
+}
+
+#[test]
 fn the_same_seed_is_the_same_packets() {
     let run = |seed| {
         let mut host = Host::new(&[V4.0], seed);
