@@ -116,7 +116,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     ///
     /// Each stage asks for the memory that the next one reads, for all packets of a chunk before the first of them
     /// goes on, so that they wait for it together. What a stage finds is only a guess by the time that it is used, as packets
-    /// before may have begun and ended flows; [`conclude`](Self::conclude) verifies it.
+    /// before may have begun and ended flows; the last stage verifies it.
     pub fn process_batch(&mut self, now: Instant, packets: &mut [Packet<'_>]) {
         self.set_time(now);
         for packets in packets.chunks_mut(CHUNK) {
