@@ -73,7 +73,10 @@ async def ask(reader, writer, number):
         return False
 async def main():
     each, addresses = int(sys.argv[1]), sys.argv[2:]
-    ends = {to: [await asyncio.open_connection(to, 80) for _ in range(each)] for to in addresses}
+    # By ports of their own: of two by the same port to the same Pod one would have to change it.
+    ports = iter(range(20000, 30000))
+    connect = lambda to: asyncio.open_connection(to, 80, local_addr=('192.0.2.2', next(ports)))
+    ends = {to: [await connect(to) for _ in range(each)] for to in addresses}
     count = 0
     while True:
         count += 1
@@ -227,7 +230,7 @@ fn connections_outlive_one_of_two_balancers() {
     let start = |lab: &Lab, number: usize| Lb::start_on(lab, &balancer(number), &objects, &same);
     let mut running = [start(&lab, 0), start(&lab, 1)];
 
-    let router = "router bgp 65000\n bgp router-id 192.0.2.1\n no bgp ebgp-requires-policy\n timers bgp 1 3\n \
+    let router = "router bgp 65000\n bgp router-id 192.0.2.1\n no bgp ebgp-requires-policy\n timers bgp 2 6\n \
                   bgp bestpath as-path multipath-relax\n \
                   neighbor 198.51.0.2 remote-as 65001\n neighbor 198.51.0.2 ebgp-multihop\n \
                   neighbor 198.51.1.2 remote-as 65002\n neighbor 198.51.1.2 ebgp-multihop\n \
@@ -237,7 +240,7 @@ fn connections_outlive_one_of_two_balancers() {
         // Two hops more: the session passes the balancer's own `lb run`.
         let bgp = format!(
             "router bgp 6500{}\n bgp router-id 198.51.{number}.2\n no bgp ebgp-requires-policy\n \
-             no bgp network import-check\n timers bgp 1 3\n neighbor 198.51.{number}.1 remote-as 65000\n \
+             no bgp network import-check\n timers bgp 2 6\n neighbor 198.51.{number}.1 remote-as 65000\n \
              neighbor 198.51.{number}.1 ebgp-multihop\n neighbor 198.51.{number}.1 timers connect 1\n \
              address-family ipv4 unicast\n  network 10.96.0.0/12\n  network 203.0.113.0/24\n exit-address-family\n",
             number + 1
