@@ -22,13 +22,13 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use lb_core::{Address, Balancer, Block, Config, Link, RuleTable, Share, Sizes, Steer, blocks};
 //!
-//! let steer = Steer::new(2, b"one for each node");
+//! let steer = Steer::new(2, b"a secret of ours");
 //! let client = Address::v4([10, 244, 0, 2]);
 //! let sizes = Sizes { v4_flows: 1024, v6_flows: 1024, services: 16, affinity: 64, backends: 64, fragments: 16 };
 //! let mut memory = [vec![Block::ZERO; blocks(sizes)], vec![Block::ZERO; blocks(sizes)]];
 //! let mut balancers = Vec::new();
 //! for (core, memory) in (0..).zip(&mut memory) {
-//!     let share = Share { core, cores: 2, key: *b"one for each node" };
+//!     let share = Share { core, cores: 2, key: *b"a secret of ours" };
 //! #   // An empty one: the examples of the crate and of `control` show how it is filled.
 //! #   let room = lb_core::rules::Room { services: 1, vips: 1, segments: 64 };
 //! #   let rules = RuleTable::with_room(vec![0u8; room.bytes()], room)?;
@@ -87,7 +87,10 @@ impl Steer {
     /// Pure: of the bytes only headers and what an ICMP error quotes are read. Two tables of other rules may say
     /// otherwise of a service that only one of them has; a balancer that is then given a stranger's packet says so.
     pub fn core<M: AsRef<[u8]>>(&self, rules: &RuleTable<M>, data: &[u8], link: Link) -> Option<u16> {
-        if let Some(plain) = wire::plain::read(data, link, 0) {
+        // Where flash is dear one reader does.
+        if usize::BITS >= 64
+            && let Some(plain) = wire::plain::read(data, link, 0)
+        {
             return Some(self.tuple(rules, &(&plain.tuple).into()));
         }
         let headers = wire::parse(data, link).ok()??;
