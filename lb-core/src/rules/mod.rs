@@ -145,6 +145,13 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         Ok(table)
     }
 
+    /// The same table, borrowed: rules that somebody else may ask while they stay where they are. It can't be updated.
+    pub fn view(&self) -> RuleTable<&[u8]> {
+        let (memory, hash, screen) = (self.memory.as_ref(), self.hash, self.screen.clone());
+        let Self { parts, key, fingerprint, generation, epochs_from, .. } = *self;
+        RuleTable { memory, parts, key, hash, screen, fingerprint, generation, epochs_from, room: None }
+    }
+
     /// The memory that it lies in.
     pub fn memory(&self) -> &M {
         &self.memory

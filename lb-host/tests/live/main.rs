@@ -3,6 +3,7 @@
 //! Needs root, for network namespaces, and the programs of some Debian packages; where they are missing it says so, and
 //! in CI fails.
 
+mod ecmp;
 mod lab;
 mod objects;
 mod speed;
