@@ -185,6 +185,7 @@ impl Collector for Counts {
             ),
             ("lb_device_sent", "Frames sent", |counts| counts.sent),
             ("lb_device_dropped", "Frames that a device could not take", |counts| counts.dropped),
+            ("lb_device_handed_on", "Frames that another worker had received", |counts| counts.handed_on),
         ] {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (device, counts) in &self.devices {

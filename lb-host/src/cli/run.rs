@@ -44,7 +44,10 @@ pub(super) struct Run {
     /// Where to add a line of JSON for every flow that begins, and one when it ends (`end`) or `lb run` does (`open`)
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// Flows that may be tracked at a time, of each family
+    /// Threads that share the traffic, by client, each with a queue of every device; a TAP interface that is there already needs `multi_queue`
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// Flows that may be tracked at a time, of each family, by each worker
     #[arg(long, value_name = "COUNT", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     flows: u32,
     /// Where flows are kept, and taken from at the start: whoever is connected stays so across a restart, even after a kill
@@ -91,11 +94,12 @@ impl Run {
             Some(key) => key,
             None => clock::random().context("a key")?,
         };
-        let Self { devices, flows, metrics, log, flow_file, answer_arp, drain, .. } = self;
+        let Self { devices, workers, flows, metrics, log, flow_file, answer_arp, drain, .. } = self;
         run::run(Options {
             devices,
             origin: self.source.origin(self.objects, self.image, self.node)?,
             config: Config::new(key, seed),
+            workers,
             flows,
             metrics,
             log,

@@ -3,6 +3,7 @@
 //! Needs root, for network namespaces, and the programs of some Debian packages; where they are missing it says so, and
 //! in CI fails.
 
+mod connections;
 mod drain;
 mod ecmp;
 mod lab;
@@ -10,6 +11,7 @@ mod link;
 mod objects;
 mod speed;
 mod stream;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
