@@ -33,12 +33,14 @@ const CORE: &[(&str, &[&str])] = &[
     ("pick", &["hash", "rng", "rules::Backend", "rules::Pool", "rules::Segment", "scheduler", "tuple"]),
     ("rules", &["hash", "packet::Origin", "prefetch::prefetch", "scheduler", "tuple", "verdict"]),
     ("nat", &["tuple", "wire"]),
+    // Which core a packet is for: read off its headers and the rules, before any of it is judged.
+    ("steer", &["hash", "rules::Receiver", "rules::RuleTable", "tuple", "wire"]),
     // The data arrow: the one place where they meet.
     (
         "balancer",
         &[
-            "config", "counters", "flow", "hash", "memory", "nat", "packet", "pick", "rng", "rules", "time", "tuple",
-            "verdict", "wire",
+            "config", "counters", "flow", "hash", "memory", "nat", "packet", "pick", "rng", "rules", "steer", "time",
+            "tuple", "verdict", "wire",
         ],
     ),
     // The control arrow ends at the image and the Maglev fill.

@@ -174,6 +174,9 @@ impl Collector for Counts {
         }
         let metric = encoder.encode_descriptor("lb_flows", "Flows in the table", None, MetricType::Gauge)?;
         ConstGauge::new(self.flows as i64).encode(metric)?;
+        let help = "TCP connections and SCTP associations that nobody has ended";
+        let metric = encoder.encode_descriptor("lb_connections", help, None, MetricType::Gauge)?;
+        ConstGauge::new(self.connections as i64).encode(metric)?;
         for (name, help, of) in [
             (
                 "lb_device_received",

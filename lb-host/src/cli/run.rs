@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -21,7 +22,7 @@ use crate::run::{self, Files, Objects, Options, Origin};
 /// kernel's, or the router's, that sends the traffic here; the README shows how. The objects are watched: a change takes
 /// effect at once and as a whole, a bad one is refused and all stays as it was.
 ///
-/// SIGHUP reads the objects again, SIGTERM finishes what is queued and ends. Needs CAP_NET_ADMIN (tap) or CAP_NET_RAW
+/// SIGHUP reads the objects again, SIGTERM ends: after --drain, and what is queued is finished. Needs CAP_NET_ADMIN (tap) or CAP_NET_RAW
 /// (af_packet).
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -49,6 +50,12 @@ pub(super) struct Run {
     /// Where flows are kept, and taken from at the start: whoever is connected stays so across a restart, even after a kill
     #[arg(long, value_name = "FILE")]
     flow_file: Option<PathBuf>,
+    /// Where to say, by ARP and neighbour discovery, that the Services' addresses are here (repeatable); one machine of a link at a time
+    #[arg(long, value_name = "INTERFACE")]
+    answer_arp: Vec<String>,
+    /// How many seconds connections may take to end after a SIGTERM; meanwhile health checks are answered with 503
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    drain: u32,
     /// How to log to standard error
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -84,7 +91,7 @@ impl Run {
             Some(key) => key,
             None => clock::random().context("a key")?,
         };
-        let Self { devices, flows, metrics, log, flow_file, .. } = self;
+        let Self { devices, flows, metrics, log, flow_file, answer_arp, drain, .. } = self;
         run::run(Options {
             devices,
             origin: self.source.origin(self.objects, self.image, self.node)?,
@@ -93,6 +100,8 @@ impl Run {
             metrics,
             log,
             flow_file,
+            answer_arp,
+            drain: Duration::from_secs(drain.into()),
         })?;
         Ok(Outcome::Fine)
     }

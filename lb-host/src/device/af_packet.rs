@@ -73,7 +73,7 @@ fn set<O: SetSockOpt<Val = bool>>(socket: &OwnedFd, option: O, value: bool) -> i
 }
 
 /// The link-layer address of an interface, which names it to [`bind`].
-fn link(name: &str) -> io::Result<LinkAddr> {
+pub(crate) fn link(name: &str) -> io::Result<LinkAddr> {
     let links = getifaddrs()?.filter(|one| one.interface_name == name).filter_map(|one| one.address);
     let link = links.filter_map(|address| address.as_link_addr().copied()).next();
     link.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such interface; `ip link` lists them"))

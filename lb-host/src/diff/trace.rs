@@ -126,8 +126,7 @@ fn engine<'m, 'r>(
     seed: u64,
     memory: &'m mut [Block],
 ) -> Option<Engine<'m, 'r>> {
-    let rules = lb_core::RuleTable::load(side.rules.memory().as_slice()).ok()?;
-    Balancer::new(Config::new([0; 16], seed), sizes(before, after), memory, rules).ok()
+    Balancer::new(Config::new([0; 16], seed), sizes(before, after), memory, side.rules.view()).ok()
 }
 
 /// Another endpoint than before, where a hash decides on both sides: any other choice differs from run to run.

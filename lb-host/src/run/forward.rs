@@ -100,7 +100,7 @@ impl<'m> Forwarder<'m> {
                 }
                 self.held.push_back((datagram, frame.with_head().to_vec()));
             }
-            Verdict::Drop(_) => {}
+            Verdict::Drop(_) | Verdict::Elsewhere(_) => {}
         }
         Ok((false, released))
     }

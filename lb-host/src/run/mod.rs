@@ -13,9 +13,11 @@ mod files;
 mod forward;
 mod http;
 mod journal;
+mod neighbours;
 mod status;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,8 +26,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lb_core::control::{Node, Service, Slice};
-use lb_core::rules::ApplyError;
-use lb_core::{Config, RuleTable, Sizes};
+use lb_core::rules::{ApplyError, VipClass};
+use lb_core::{Address, Config, RuleTable, Sizes};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
@@ -37,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::rules::{self, Change, Changes, Following};
 use http::{Answers, HealthPorts};
 use journal::Journal;
+use neighbours::Neighbours;
 use status::Status;
 use worker::{Setup, Worker};
 
@@ -59,6 +62,10 @@ pub struct Options {
     pub log: Option<PathBuf>,
     /// Where flows are kept for the next data plane.
     pub flow_file: Option<PathBuf>,
+    /// Interfaces on which to say that the Services' addresses are here.
+    pub answer_arp: Vec<String>,
+    /// How long connections may take to end once it is to end itself.
+    pub drain: Duration,
 }
 
 /// Where objects come from.
@@ -153,6 +160,9 @@ enum Event {
     Ended,
 }
 
+/// How often it is looked whether the last connection ended.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// How often the flow table is written to its file.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -228,7 +238,8 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
         let address = http::serve(address, answers.clone())?;
         info!(%address, "answering /metrics, /healthz and /livez");
     }
-    let mut plane = Plane { clock, worker, metrics, status, answers, health_ports: HealthPorts::default() };
+    let neighbours = Neighbours::open(&options.answer_arp)?;
+    let mut plane = Plane { clock, worker, metrics, status, answers, health_ports: HealthPorts::default(), neighbours };
     plane.metrics.synced(clock.now(), clock::now() - began, source.changes(&objects), false);
     plane.tell(&source, &objects);
     let devices: Vec<_> = options.devices.iter().map(Name::to_string).collect();
@@ -313,6 +324,23 @@ fn tell_problems(following: &Following) {
     }
 }
 
+/// The addresses of all Services; those of nodes are their kernels' business.
+fn addresses(source: &Source, objects: &Objects) -> BTreeSet<Address> {
+    match (source, objects) {
+        (Source::Cluster(following), _) => following
+            .services()
+            .flat_map(|one| [&one.cluster_ips, &one.external_ips, &one.load_balancer_ips])
+            .flatten()
+            .copied()
+            .collect(),
+        (Source::Image, Objects::Image(table)) => {
+            let vips = table.segments().flat_map(|(_, segment)| segment.vips());
+            vips.filter(|vip| vip.class != VipClass::NodePort).map(|vip| vip.address).collect()
+        }
+        (Source::Image, _) => BTreeSet::new(),
+    }
+}
+
 /// A data plane at work.
 struct Plane {
     clock: Clock,
@@ -321,25 +349,38 @@ struct Plane {
     status: Arc<Status>,
     answers: Answers,
     health_ports: HealthPorts,
+    neighbours: Neighbours,
 }
 
 impl Plane {
     /// Does what happens until it is to end.
     fn wait(&mut self, happened: &Receiver<Event>, source: &mut Source, options: &mut Options) -> anyhow::Result<()> {
         let mut saved = clock::now();
+        // When it ends at the latest, once it is to.
+        let mut latest = None;
         loop {
-            match happened.recv_timeout(SAVE_EVERY) {
+            match happened.recv_timeout(if latest.is_some() { LOOK_EVERY } else { SAVE_EVERY }) {
                 Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Ok(Event::Signal(SIGHUP)) => {
                     info!("SIGHUP: reading the objects again");
                     self.reload(source, options)?;
                 }
-                Ok(Event::Signal(signal)) => {
+                Ok(Event::Signal(signal)) if latest.is_some() || options.drain.is_zero() => {
                     info!(signal, "ending: finishing what is queued");
                     return Ok(());
                 }
+                Ok(Event::Signal(signal)) => {
+                    info!(signal, grace = ?options.drain, "draining: new connections are to go elsewhere, those there are may end");
+                    latest = Some(clock::now() + options.drain);
+                    self.status.ending();
+                    self.neighbours.serve(BTreeSet::new());
+                }
                 Ok(Event::Changed) => self.reload(source, options)?,
                 Err(RecvTimeoutError::Timeout) => {}
+            }
+            if latest.is_some_and(|latest| clock::now() >= latest || self.is_idle()) {
+                info!("drained: finishing what is queued");
+                return Ok(());
             }
             if let Some(path) = options.flow_file.as_ref().filter(|_| clock::now() - saved >= SAVE_EVERY) {
                 let Ok(flows) = self.worker.flows() else { return Ok(()) };
@@ -348,6 +389,11 @@ impl Plane {
                 saved = clock::now();
             }
         }
+    }
+
+    /// Whether no connection is left, nor a data plane.
+    fn is_idle(&self) -> bool {
+        self.worker.counts().map_or(true, |counts| counts.connections == 0)
     }
 
     /// Reads the objects again and puts the difference in force; if something is wrong with them all is as it was.
@@ -426,6 +472,9 @@ impl Plane {
             let node = following.control.node();
             let ports = self.status.serving(node, *eligible, following.services(), following.slices());
             self.health_ports.update(&ports, &self.answers);
+        }
+        if !self.status.is_ending() {
+            self.neighbours.serve(addresses(source, objects));
         }
     }
 }

@@ -78,9 +78,14 @@ impl Status {
         ports
     }
 
-    /// The data plane is about to end.
+    /// The data plane is about to end: load balancers are told to send nothing new.
     pub(super) fn ending(&self) {
         self.with(|state| state.ending = true);
+    }
+
+    /// Whether it is about to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.with(|state| state.ending)
     }
 
     /// `/healthz`: whether load balancers should send new connections here (§10.6).
@@ -112,7 +117,7 @@ impl Status {
         let live = self.is_live(now);
         self.with(|state| {
             let (_, service, slices) = state.checked.iter().find(|(known, ..)| *known == port)?;
-            health::answer(service, slices.iter(), state.node.as_ref()?, family, live)
+            health::answer(service, slices.iter(), state.node.as_ref()?, family, live && !state.ending)
         })
     }
 

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use lb_core::flow::State;
 use lb_core::rules::ApplyError;
 use lb_core::{Balancer, Block, Config, Counters, Flow, Instant, RuleTable, Sizes, blocks};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -64,6 +65,8 @@ pub struct Counts {
     pub engine: Counters,
     /// Flows in the table.
     pub flows: u64,
+    /// Those of them that are connections (TCP) and associations (SCTP) which nobody has ended.
+    pub connections: u64,
     /// By each device, under its name.
     pub devices: Vec<(String, DeviceCounts)>,
 }
@@ -281,8 +284,12 @@ fn answer(command: Command, forwarder: &mut Forwarder<'_>, open: &[Open]) -> std
         Command::Swap(rules) => drop(forwarder.balancer.swap_rules(*rules)),
         Command::Counts(answer) => {
             let devices = open.iter().map(|device| (device.name.to_string(), device.counts)).collect();
-            let flows = forwarder.balancer.flows().count() as u64;
-            drop(answer.send(Counts { engine: forwarder.balancer.counters().clone(), flows, devices }));
+            let (mut flows, mut connections) = (0, 0);
+            for flow in forwarder.balancer.flows() {
+                flows += 1;
+                connections += u64::from(is_connection(flow.state));
+            }
+            drop(answer.send(Counts { engine: forwarder.balancer.counters().clone(), flows, connections, devices }));
         }
         Command::Flows(answer) => {
             forwarder.journal.as_mut().map_or(Ok(()), Journal::turn)?;
@@ -291,6 +298,17 @@ fn answer(command: Command, forwarder: &mut Forwarder<'_>, open: &[Open]) -> std
         Command::End => {}
     }
     Ok(())
+}
+
+/// Whether a flow in this state is one that somebody would miss.
+fn is_connection(state: State) -> bool {
+    use State::{
+        CloseWait, Established, FinWait, LastAck, PickedUp, SctpEstablished, SctpOpening, SynReceived, SynSent,
+    };
+    matches!(
+        state,
+        SynSent | SynReceived | PickedUp | Established | FinWait | CloseWait | LastAck | SctpOpening | SctpEstablished
+    )
 }
 
 /// Waits for frames or a command, and not for long.

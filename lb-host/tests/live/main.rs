@@ -3,7 +3,10 @@
 //! Needs root, for network namespaces, and the programs of some Debian packages; where they are missing it says so, and
 //! in CI fails.
 
+mod drain;
+mod ecmp;
 mod lab;
+mod link;
 mod objects;
 mod speed;
 mod stream;
