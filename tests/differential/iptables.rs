@@ -70,7 +70,7 @@ fn masquerade() -> String {
         let to = script::masqueraded(port);
         format!("-A KUBE-POSTROUTING -p {protocol} --sport {port} -j MASQUERADE --to-ports {to}\n")
     };
-    script::client_ports().flat_map(|port| [rule("tcp", port), rule("udp", port)]).collect()
+    script::client_ports().flat_map(|port| ["tcp", "udp", "sctp"].map(|protocol| rule(protocol, port))).collect()
 }
 
 impl Tables {

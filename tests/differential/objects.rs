@@ -112,7 +112,7 @@ fn served(nth: u16, chance: &mut Chance) -> Served {
         let twin_length = if length == 16 { 32 } else { 128 - (32 - length) };
         [prefix(text), prefix(&format!("{twin}/{twin_length}"))]
     };
-    let ports = [("tcp", Protocol::TCP, 80), ("udp", Protocol::UDP, 53)];
+    let ports = [("tcp", Protocol::TCP, 80), ("udp", Protocol::UDP, 53), ("sctp", Protocol::SCTP, 90)];
     let service = Service {
         name: name.as_str().into(),
         cluster_ips: both(&format!("10.96.0.{}", 10 + nth)),
