@@ -22,6 +22,8 @@ pub enum Listed {
     UnrelatedError,
     /// A reply from a backend that stopped serving its UDP flow is dropped.
     StaleReply,
+    /// The node's own packet from a loopback address is refused without a word.
+    LoopbackUnanswered,
     /// An ICMP error that quotes the ports and less than eight bytes is translated; the kernel's NAT can't and drops it.
     PortsAlone,
     /// A connection that was reset before the backend said anything else goes on if somebody goes on: the kernel has forgotten
@@ -134,6 +136,11 @@ impl Seen<'_> {
             Kind::Error if self.is_invalid() && self.is_about_stale_flow() => return Some(Listed::StaleError),
             Kind::Incomplete | Kind::Overlapping if step.taken.is_empty() => return Some(Listed::NeverWhole),
             _ => {}
+        }
+        let is_answered = matches!(&step.taken[..], [(Place::Node, their)] if packets::message(their).is_some());
+        let by_loopback = packets::addresses(&step.given[0]).0.is_loopback();
+        if by_loopback && is_answered && matches!(verdict, Verdict::Reject(_)) && ours.out.is_empty() {
+            return Some(Listed::LoopbackUnanswered);
         }
         let goes_elsewhere = matches!(verdict, Verdict::Forward { .. })
             && matches!((&ours.out[..], &step.taken[..]), ([(_, our)], [(_, their)]) if packets::ends(our) != packets::ends(their));

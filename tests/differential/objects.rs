@@ -85,7 +85,7 @@ fn proxying(mode: Mode, chance: &mut Chance) -> Node {
         detector,
         masquerade_all: chance_of(chance, 15),
         node_port_addresses,
-        localhost_node_ports: false,
+        localhost_node_ports: mode == Mode::IPTABLES,
         // What leaves by the pods' link has that link's address (SEMANTICS §8.5).
         masquerade: vec![(prefix("10.244.1.0/24"), gateway), (prefix("fd00:244:1::/64"), twin_gateway)],
         ..plain.proxy

@@ -13,7 +13,7 @@ use crate::router::Router;
 use crate::rules::Rules;
 use crate::talk::{Stage, Talk};
 use crate::world::{
-    self, CLIENTS, GATEWAY, LOCAL_PODS, NODE, OUTSIDE_ROUTER, POD_ROUTER, Place, REMOTE_PODS, REMOTE_ROUTER,
+    self, CLIENTS, GATEWAY, LOCAL_PODS, LOOPBACK, NODE, OUTSIDE_ROUTER, POD_ROUTER, Place, REMOTE_PODS, REMOTE_ROUTER,
 };
 
 /// How many conversations a scenario has room for.
@@ -196,11 +196,26 @@ impl Script<'_> {
         };
         let (client, dialled) = (self.client(), self.dialled(protocol));
         let sequences = (self.chance.draw() as u32, self.chance.draw() as u32);
-        let client = self.same_port(protocol, dialled).unwrap_or(SocketAddr::new(client, port));
+        let (client, dialled) = match self.own_loopback(protocol, port) {
+            Some(ends) => ends,
+            None => (self.same_port(protocol, dialled).unwrap_or(SocketAddr::new(client, port)), dialled),
+        };
         let mut talk = Talk::new(protocol, client, dialled, sequences);
         talk.is_service = self.ports.iter().any(|port| port.is_dialled_by(dialled));
         self.talks.push(talk);
         Some(self.talks.len() - 1)
+    }
+
+    /// At times, the node itself, by a loopback address and a node port.
+    fn own_loopback(&mut self, protocol: u8, port: u16) -> Option<(SocketAddr, SocketAddr)> {
+        if self.objects.family != Family::V4 || !self.objects.is_iptables() || !self.happens(8) {
+            return None;
+        }
+        let is_its = |one: &&Port| one.protocol == packets::name(protocol);
+        let numbers: Vec<u16> = self.ports.iter().filter(is_its).filter_map(|one| one.node_port).collect();
+        let own = self.of(LOOPBACK);
+        let number = (!numbers.is_empty()).then(|| *one_of(&mut self.chance, &numbers))?;
+        Some((SocketAddr::new(own, port), SocketAddr::new(own, number)))
     }
 
     /// At times, a client that is connected already and dials something else from the same port: if that has the same
@@ -208,7 +223,12 @@ impl Script<'_> {
     fn same_port(&mut self, protocol: u8, dialled: SocketAddr) -> Option<SocketAddr> {
         let connected = |talk: &&Talk| {
             let is_known = talk.is_answered && !talk.is_forgotten;
-            protocol == TCP && talk.protocol == TCP && talk.stage == Stage::Open && talk.is_translated() && is_known
+            protocol == TCP
+                && talk.protocol == TCP
+                && talk.stage == Stage::Open
+                && talk.is_translated()
+                && is_known
+                && !talk.client.ip().is_loopback()
         };
         let clients: Vec<SocketAddr> = self.talks.iter().filter(connected).map(|talk| talk.client).collect();
         if clients.is_empty() || !self.happens(15) {
