@@ -443,6 +443,17 @@ fn is(token: &TokenTree, what: &str) -> bool {
     }
 }
 
+/// Whoever links the packet path builds this much, and no more.
+#[test]
+fn without_features_lb_core_is_built_of_three_crates() {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["tree", "--locked", "--offline", "-p", "lb-core", "--no-default-features"]);
+    let output = cargo.args(["-e", "normal,no-proc-macro", "--prefix", "none", "-f", "{lib}"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let crates = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(crates.split_whitespace().collect::<Vec<_>>(), ["lb_core", "bytemuck", "siphasher"]);
+}
+
 #[test]
 fn planted_violations_are_caught() {
     const LIB: &str = "pub use time::Instant; pub use flow::{Direction, table::Table as Flows}; pub mod wire;";

@@ -213,6 +213,9 @@ unsafe impl Versioned for lb_packet {
 /// How many packets the engine is given at once: what a poll-mode driver hands over, less where stack is dear.
 const BURST: usize = if usize::BITS >= 64 { 32 } else { 4 };
 
+/// Fewer than this go one by one: laying out a burst costs more than it brings.
+const FEW: usize = 4;
+
 /// Judges packets in order, rewrites those that are forwarded, and leaves a verdict in each. If any of them can't be
 /// (a NULL pointer, a number that is none of its enum's), nothing has happened to any.
 ///
@@ -244,7 +247,19 @@ pub unsafe extern "C" fn lb_process_batch(
             unsafe { (struct_size(packet)?, slice(packet.data, packet.length)?) };
             packet.meta.meta()?;
         }
+        let now = Instant::from_nanos(now);
         for burst in packets.chunks_mut(BURST) {
+            // On large machines alone: where flash is dear there is one way for all.
+            if usize::BITS >= 64 && burst.len() < FEW {
+                for packet in burst {
+                    // SAFETY: checked above; no two buffers overlap by the caller's promise.
+                    let data = unsafe { slice_mut(packet.data, packet.length) }.unwrap_or_default();
+                    let mut judged = Packet::new(data, packet.meta.meta().unwrap_or_default());
+                    let verdict = balancer.inner.process(now, &mut judged);
+                    packet.verdict = lb_verdict::new(verdict, judged.releases.map(|datagram| datagram.as_u64()));
+                }
+                continue;
+            }
             let mut engine: [Packet<'_>; BURST] = core::array::from_fn(|at| match burst.get(at) {
                 Some(packet) => {
                     // SAFETY: checked above; no two buffers overlap by the caller's promise.
@@ -254,7 +269,7 @@ pub unsafe extern "C" fn lb_process_batch(
                 None => Packet::new(&mut [], Meta::default()),
             });
             let filled = engine.get_mut(..burst.len()).unwrap_or_default();
-            balancer.inner.process_batch(Instant::from_nanos(now), filled);
+            balancer.inner.process_batch(now, filled);
             for (packet, judged) in burst.iter_mut().zip(filled) {
                 packet.verdict = lb_verdict::new(judged.verdict, judged.releases.map(|datagram| datagram.as_u64()));
             }
