@@ -303,7 +303,9 @@ fn nothing_is_amplified() {
 #[test]
 fn no_set_of_tuples_crowds_the_index() {
     const FLOWS: u32 = 4096;
-    let sets: [(&str, fn(u32) -> (u32, u16)); 6] = [
+    /// The source of the tuple of this number.
+    type Source = fn(u32) -> (u32, u16);
+    let sets: [(&str, Source); 6] = [
         ("one host's ports", |n| (0x4000_0001, n as u16)),
         ("neighbours", |n| (0x4000_0000 + n, 40_000)),
         ("every 256th address", |n| (0x4000_0000 + (n << 8), 40_000)),
@@ -330,6 +332,7 @@ fn no_set_of_tuples_crowds_the_index() {
 /// What a packet costs in calm and under each flood, by turns: no assertion, as machines differ.
 #[test]
 #[ignore = "prints times"]
+#[allow(clippy::disallowed_methods, reason = "a stopwatch")]
 fn what_a_packet_costs() {
     println!("{:40} {:>12} {:>12} {:>6}", "median of 15 turns, ns a packet", "calm", "flood", "ratio");
     let established = |connections: &[Connection], engine: &mut Engine, scratch: &mut Vec<u8>| {

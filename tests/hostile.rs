@@ -117,10 +117,10 @@ fn forged_sources() {
             ("loopback from a pod", tcp("127.0.0.1", WEB).packet(), pod, "martian-source"),
             ("IPv6 loopback from a pod", tcp("::1", &v6(WEB)).packet(), pod, "martian-source"),
             (
-                "a martian to a Service without endpoints is not answered",
+                "a martian to a Service without endpoints: refused, and not answered (RFC 1122 §3.2.2)",
                 tcp("224.0.0.1", "10.96.0.13").packet(),
                 ip,
-                "martian-source",
+                "no-endpoints",
             ),
             ("a martian to nobody is nobody's", tcp("224.0.0.1", "198.51.100.99").packet(), ip, "pass"),
             ("LAND at a ClusterIP", land(WEB, 80), ip, "land"),

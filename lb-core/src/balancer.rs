@@ -325,11 +325,6 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         }
         self.flows.prefetch_free(key.family);
         let decision = self.rules.decide(original, packet.meta.origin);
-        if decision.service.is_some()
-            && let Some(reason) = forged(original, packet.meta.origin)
-        {
-            return Err(Verdict::Drop(reason));
-        }
         let (pool, masquerade, hairpin) = match decision.fate {
             Fate::Pass => return Err(Verdict::Pass),
             Fate::Accept | Fate::Punt => return Err(Verdict::Accept),
@@ -337,6 +332,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Fate::Reject(reason) => return Err(Verdict::Reject(reason)),
             Fate::Forward { pool, masquerade, hairpin } => (pool, masquerade, hairpin),
         };
+        if let Some(reason) = forged(original, packet.meta.origin) {
+            return Err(Verdict::Drop(reason));
+        }
         let (Some((slot, segment)), Some(node)) = (decision.service, self.rules.node()) else {
             return Err(Verdict::Pass);
         };
