@@ -23,6 +23,7 @@ use crate::prefetch::prefetch;
 use crate::tuple::{Address, Protocol};
 
 pub use apply::{ApplyError, Space};
+pub(crate) use decide::Receiver;
 pub use decide::{Decision, Fate, Source};
 pub use image::{LoadError, VERSION};
 pub use node::{NodeRules, SourceKind, Stale};

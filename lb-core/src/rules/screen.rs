@@ -20,6 +20,7 @@ impl Screen {
     pub(super) fn new(node: &NodeRules<'_>) -> Self {
         let mut screen = Self::EMPTY;
         node.blocks().for_each(|block| screen.add(block));
+        node.masquerade_addresses().for_each(|(_, address)| screen.add(Prefix::host(address)));
         if node.has(flag::DROP_UNALLOCATED) {
             node.service_cidrs().for_each(|block| screen.add(block));
         }

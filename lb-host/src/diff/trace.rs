@@ -8,7 +8,8 @@ use lb_core::wire::{self, Content};
 use lb_core::{Address, Balancer, Block, Config, Instant, Link, Meta, Origin, Packet, Sizes, Tuple, Verdict, blocks};
 use serde::Serialize;
 
-use super::probe::{Aim, Probe, ask};
+use super::fate::ask;
+use super::probe::{Aim, Probe};
 use super::{FateChange, Side};
 use crate::device::capture::{ReadError, Reader};
 use crate::device::link::engine_part;

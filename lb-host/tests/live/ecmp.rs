@@ -9,11 +9,9 @@
 //! The worker answers a connection through the balancer that its last packet came from. A balancer's own BGP session
 //! passes its `lb run` as all TCP does, so it ends when that dies, and with it the routes.
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
-use serde_json::Value;
-
+use crate::connections::{self, Connections};
 use crate::lab::{self, Lab, Lb, Stick, run, until};
 
 /// Connections to each address.
@@ -48,83 +46,6 @@ metadata: {name: cluster}
 spec: {type: LoadBalancer, clusterIP: 10.96.0.20, ports: [{port: 80}]}
 status: {loadBalancer: {ingress: [{ip: 203.0.113.20}]}}
 "#;
-
-/// Every Pod sends back what it gets.
-const SERVER: &str = "
-import asyncio
-async def serve(reader, writer):
-    while line := await reader.readline():
-        writer.write(line); await writer.drain()
-    writer.close()
-async def main():
-    server = await asyncio.start_server(serve, '0.0.0.0', 8080, backlog=2048)
-    await server.serve_forever()
-asyncio.run(main())";
-
-/// Holds connections to each of its arguments. At each line of its input it has all of them say something and tells how many
-/// were answered, by argument.
-const CLIENT: &str = "
-import asyncio, json, sys
-async def ask(reader, writer, number):
-    try:
-        writer.write(b'%d\\n' % number)
-        return await asyncio.wait_for(reader.readline(), 20) == b'%d\\n' % number
-    except (OSError, asyncio.TimeoutError):
-        return False
-async def main():
-    each, addresses = int(sys.argv[1]), sys.argv[2:]
-    # By ports of their own: of two by the same port to the same Pod one would have to change it.
-    ports = iter(range(20000, 30000))
-    connect = lambda to: asyncio.open_connection(to, 80, local_addr=('192.0.2.2', next(ports)))
-    ends = {to: [await connect(to) for _ in range(each)] for to in addresses}
-    count = 0
-    while True:
-        count += 1
-        answered = {}
-        for to in addresses:
-            answered[to] = asyncio.gather(*(ask(*end, count) for end in ends[to]))
-        print(json.dumps({to: sum(await all) for to, all in answered.items()}), flush=True)
-        if not await asyncio.to_thread(sys.stdin.readline):
-            break
-asyncio.run(main())";
-
-/// The connections.
-struct Client {
-    child: Child,
-    input: ChildStdin,
-    said: Lines<BufReader<ChildStdout>>,
-}
-
-impl Client {
-    fn start(lab: &Lab) -> Self {
-        let script = lab.path("client.py");
-        std::fs::write(&script, CLIENT).expect("written");
-        let mut command = lab.command("client", "python3");
-        command.arg(script).arg(EACH.to_string()).args(VIPS.map(|(_, address, _)| address));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python");
-        let (input, output) = (child.stdin.take().expect("its input"), child.stdout.take().expect("its output"));
-        Self { child, input, said: BufReader::new(output).lines() }
-    }
-
-    /// How many connections to each address are answered.
-    fn answered(&mut self) -> [usize; 3] {
-        let line = self.said.next().expect("a line").expect("text");
-        let counts: Value = serde_json::from_str(&line).expect("JSON");
-        VIPS.map(|(_, address, _)| counts[address].as_u64().expect("a number") as usize)
-    }
-
-    fn ask(&mut self) -> [usize; 3] {
-        writeln!(self.input).expect("it takes lines");
-        self.answered()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn balancer(number: usize) -> String {
     format!("balancer{number}")
@@ -209,10 +130,7 @@ fn connections_outlive_one_of_two_balancers() {
         return;
     }
     let mut lab = machines();
-    let script = lab.path("server.py");
-    std::fs::write(&script, SERVER).expect("written");
-    lab.start("worker", "sh", &["-c", &format!("ulimit -n 4096; exec python3 {}", script.display())]);
-    lab.await_port("worker", 8080);
+    connections::serve(&mut lab, "worker", 8080);
 
     let objects = lab.path("objects.yaml");
     let mut text = OBJECTS.to_owned();
@@ -250,7 +168,9 @@ fn connections_outlive_one_of_two_balancers() {
     let announced = |count: usize| ["10.96.0.0/12", "203.0.113.0/24"].iter().all(|to| ways(&lab, to) == count);
     until("two ways to each Vip", || announced(2));
 
-    let mut client = Client::start(&lab);
+    let vips = VIPS.map(|(_, address, _)| format!("{address}:80"));
+    let vips = vips.each_ref().map(String::as_str);
+    let mut client = Connections::open(&lab, EACH, &["192.0.2.2".to_owned()], &vips);
     assert_eq!(client.answered(), [EACH; 3]);
     let carried = [0, 1].map(|number| lab.metric_of(&balancer(number), "lb_flows"));
     assert!(carried.iter().all(|flows| *flows > EACH as f64 / 2.0), "flows are shared out: {carried:?}");
@@ -267,7 +187,7 @@ fn connections_outlive_one_of_two_balancers() {
         carried[0],
         EACH * 3
     );
-    for ((what, address, outlives), kept) in VIPS.iter().zip(kept) {
+    for ((what, address, outlives), kept) in VIPS.iter().zip(kept.clone()) {
         println!("{what} ({address}): {kept} of {EACH} connections go on");
         let expected = if *outlives { kept == EACH } else { (1..EACH).contains(&kept) };
         assert!(expected, "{what}: {kept} of {EACH}");

@@ -14,6 +14,8 @@ use lb_host::clock::now;
 pub(crate) enum Stick {
     /// A TAP interface.
     Tap,
+    /// The same with several queues.
+    TapQueues,
     /// A pair of veths, of which `lb run` has one end by a packet socket.
     Veth,
     /// Not at all: the kernel does what is done.
@@ -126,7 +128,10 @@ impl Lab {
     pub(crate) fn hang(&self, on: &str, mtu: usize, own: [&str; 2]) {
         match self.stick {
             Stick::None => {}
-            Stick::Tap => self.ip(on, &format!("tuntap add lb0 mode tap vnet_hdr\nlink set lb0 mtu {mtu}\n")),
+            Stick::Tap | Stick::TapQueues => {
+                let queues = if self.stick == Stick::Tap { "" } else { " multi_queue" };
+                self.ip(on, &format!("tuntap add lb0 mode tap vnet_hdr{queues}\nlink set lb0 mtu {mtu}\n"));
+            }
             Stick::Veth => {
                 self.ip(on, &format!("link add lb0 mtu {mtu} type veth peer name lb1 mtu {mtu}\n"));
                 self.sysctl(on, "net.ipv6.conf.lb1.disable_ipv6=1");
@@ -279,7 +284,7 @@ impl Lb {
 
     /// Starts it on a machine and waits until it forwards.
     pub(crate) fn start_on(lab: &Lab, machine: &str, manifests: &Path, more: &[&str]) -> Self {
-        let device = if lab.stick == Stick::Tap { "tap:lb0" } else { "af_packet:lb1" };
+        let device = if lab.stick == Stick::Veth { "af_packet:lb1" } else { "tap:lb0" };
         let mut command = lab.command(machine, env!("CARGO_BIN_EXE_lb"));
         command.args(["run", "--device", device, "--metrics", "127.0.0.1:10249"]);
         command.args(["--service-cluster-ip-range", "10.96.0.0/12,fd00:96::/112"]);
