@@ -152,6 +152,7 @@ fn forged_errors() {
     let about = |client: (&str, u16), vip: (&str, u16)| Spec::new(tuple(Protocol::TCP, vip, client), 0x10);
     let forged = about((CLIENT, 41_000), (WEB, 80)).time_exceeded(router, 8);
     let nobodys = about((CLIENT, 41_000), ("198.51.100.99", 80)).time_exceeded(router, 8);
+    let to_another = |spec: Spec| with(spec.time_exceeded(router, 8), 16, &[10, 96, 0, 11]);
     let short = about((CLIENT, 50_000), (WEB, 80)).time_exceeded(router, 3);
     check(
         Mode::IPTABLES,
@@ -159,6 +160,12 @@ fn forged_errors() {
             ("about a Vip's packet of no flow", forged, ip, "unrelated-error"),
             ("about nobody's packet", nobodys, ip, "pass"),
             ("that quotes less than ports", short, ip, "pass"),
+            (
+                "about the connection, to another than sent it",
+                to_another(about((CLIENT, 50_000), (WEB, 80))),
+                ip,
+                "unrelated-error",
+            ),
             ("about the connection", about((CLIENT, 50_000), (WEB, 80)).time_exceeded(router, 8), ip, "forward"),
         ],
     );
