@@ -25,7 +25,7 @@ use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Name, Pl
 use crate::hash::{Key, TupleHash};
 use crate::memory::Block;
 use crate::nat::{self, PortRange};
-use crate::packet::Packet;
+use crate::packet::{Origin, Packet};
 use crate::pick::Chooser;
 use crate::rng::Rng;
 use crate::rules::{ApplyError, Backend, Fate, Pool, RuleTable, node};
@@ -342,6 +342,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Fate::Reject(reason) => return Err(Verdict::Reject(reason)),
             Fate::Forward { pool, masquerade, hairpin } => (pool, masquerade, hairpin),
         };
+        if let Some(reason) = forged(original, packet.meta.origin) {
+            return Err(Verdict::Drop(reason));
+        }
         let (Some((slot, segment)), Some(node)) = (decision.service, self.rules.node()) else {
             return Err(Verdict::Pass);
         };
@@ -626,6 +629,17 @@ enum Hit {
     /// A client's packet of such a flow, which has ended.
     Released,
     None,
+}
+
+/// Why nobody can have sent this in good faith to what it dials. Loopback from the wire is the node's own, come by a
+/// path that the caller keeps others from (SEMANTICS §1, §9.5).
+fn forged(tuple: &Tuple, origin: Origin) -> Option<DropReason> {
+    if !tuple.source.is_unicast() || (origin == Origin::Pod && tuple.source.is_loopback()) {
+        return Some(DropReason::MartianSource);
+    }
+    // CERT CA-1997-28: answered, it would go round between balancer and backend.
+    let to_itself = (tuple.source, tuple.source_port) == (tuple.destination, tuple.destination_port);
+    to_itself.then_some(DropReason::Land)
 }
 
 fn flags(masqueraded: bool, direct: bool) -> Flags {
