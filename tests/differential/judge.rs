@@ -187,7 +187,8 @@ impl Judge {
         }
         // What the node sends itself has left it before it is refused on its way in: the kernel keeps that flow.
         let own = Place::Node;
-        if step.from == own && ours.out.first().is_some_and(|(to, _)| *to == own) {
+        let is_refused = matches!(ours.verdicts[..], [Verdict::Reject(_)]);
+        if step.from == own && (is_refused || ours.out.first().is_some_and(|(to, _)| *to == own)) {
             self.passed.insert(step.talk);
         }
         let seen = Seen {

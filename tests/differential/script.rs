@@ -235,9 +235,10 @@ impl Script<'_> {
             return None;
         }
         let client = *one_of(&mut self.chance, &clients);
-        // Two conversations between the same ends would be one.
-        let is_other = !self.talks.iter().any(|talk| talk.client == client && talk.dialled == dialled);
-        is_other.then_some(client)
+        // Two conversations between the same ends would be one; of three it may be one that has ended which is in the way.
+        let mut own = self.talks.iter().filter(|talk| talk.client == client);
+        let is_second = own.next().is_some_and(|talk| talk.dialled != dialled) && own.next().is_none();
+        is_second.then_some(client)
     }
 
     fn open(&mut self) {
@@ -270,6 +271,8 @@ impl Script<'_> {
 
     fn advance_tcp(&mut self, at: usize) {
         let draw = self.chance.below(100);
+        // The kernel gives a new connection the port of one that has ended; the engine waits until that is forgotten.
+        let is_shared = self.talks.iter().filter(|talk| talk.client == self.talks[at].client).count() > 1;
         let talk = &mut self.talks[at];
         let is_met = talk.met.is_some();
         match talk.stage {
@@ -304,7 +307,7 @@ impl Script<'_> {
                 let by_client = !talk.client_closed_last;
                 self.say(at, by_client, "A", 0, Kind::Plain);
             }
-            Stage::Done if draw < 40 => {
+            Stage::Done if draw < 40 && !is_shared => {
                 talk.reopen();
                 self.say(at, true, "S", 0, Kind::Plain);
             }
