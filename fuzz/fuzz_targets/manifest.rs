@@ -4,7 +4,7 @@
 #![no_main]
 
 use arbitrary::{Arbitrary, Unstructured};
-use lb_core::RuleTable;
+use lb_core::{Prefix, RuleTable};
 use lb_host::k8s::{Cluster, Manifests, Ranges, Settings, Taken};
 use lb_host::rules;
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
         let objects: Vec<Value> = (0..6).map_while(|_| Object::arbitrary(&mut octets).ok()).map(Object::json).collect();
         json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
     };
-    let taken = if how & 2 == 0 { Taken::AsWritten } else { Taken::Applied(Ranges::default()) };
+    let taken = if how & 2 == 0 { Taken::AsWritten } else { Taken::Applied(ranges()) };
     let mut manifests = Manifests::default();
     if manifests.add("fuzz.yaml", &text).is_err() {
         return;
@@ -32,6 +32,13 @@ fuzz_target!(|input: &[u8]| {
     RuleTable::load(image.as_slice()).expect("its own image");
     rules::grown(&image).expect("its own image");
 });
+
+/// So few numbers that they run out.
+fn ranges() -> Ranges {
+    let blocks = [("10.96.0.0", 28), ("fd00::", 124)];
+    let cluster_ips = blocks.map(|(first, length)| Prefix::new(matryoshka_fuzz::ip(first), length)).into();
+    Ranges { cluster_ips, node_ports: (30_000, 30_007), seed: 0 }
+}
 
 /// An object with the fields that matter, each left out, right, or anything.
 #[derive(Arbitrary, Debug)]
