@@ -23,11 +23,14 @@ const TCP4: Mix = Mix { v4: true, udp: false, masquerade: Share::Half, flows: SM
 const TCP6: Mix = Mix { v4: false, ..TCP4 };
 const UDP4: Mix = Mix { udp: true, ..TCP4 };
 
+/// Services of the kernel's nftables rules.
+const KERNEL_SERVICES: &str = "1000";
+
 type Measure = fn() -> Vec<Row>;
 
 const GOALS: &[(&str, Measure)] = &[
     ("P1", || against_rte_hash("P1", SMALL, 1.2)),
-    ("P2", || against_rte_hash("P2", LARGE, 1.0)),
+    ("P2", p2),
     ("P3", p3),
     ("P4", p4),
     ("P5", p5),
@@ -41,6 +44,7 @@ const GOALS: &[(&str, Measure)] = &[
     ("P13", p13),
     ("P15", worst::p15),
     ("P17", p17),
+    ("peers", peers),
 ];
 
 fn main() {
@@ -59,10 +63,39 @@ fn hit(mix: Mix, flows: usize) -> Traffic {
 }
 
 fn against_rte_hash(goal: &'static str, flows: usize, limit: f64) -> Vec<Row> {
-    let Some(mut peer) = Peer::start("rte_hash", &flows.to_string()) else { return Vec::new() };
+    let Some(mut peer) = Peer::start("rte_hash", &[&flows.to_string()]) else { return Vec::new() };
     let mut ours = hit(TCP4, flows);
     let what = format!("known v4 TCP, {} connections, both ways", shared::short(flows));
     vec![duel(goal, what, || ours.turn(), "rte_hash, bulk look-up alone".into(), || peer.turn(), limit)]
+}
+
+fn p2() -> Vec<Row> {
+    let mut rows = against_rte_hash("P2", LARGE, 1.0);
+    rows.extend(known_against_xdp("P2", LARGE, 0.1));
+    rows
+}
+
+fn known_against_xdp(goal: &'static str, flows: usize, limit: impl Into<Option<f64>>) -> Option<Row> {
+    let mut peer = Peer::start("xdp_nat", &[&flows.to_string(), "known"])?;
+    let mut ours = hit(TCP4, flows);
+    let what = format!("known v4 TCP, {} connections, both ways", shared::short(flows));
+    Some(duel(goal, what, || ours.turn(), "XDP NAT with an LRU map".into(), || peer.turn(), limit))
+}
+
+/// What no goal asks, so that every peer stands beside the same traffic of ours.
+fn peers() -> Vec<Row> {
+    let mut rows: Vec<Row> = known_against_xdp("peers", SMALL, None).into_iter().collect();
+    let peer = "nftables NAT over forwarding";
+    if let Some(mut kernel) = Peer::start("nftables", &[KERNEL_SERVICES, "known"]) {
+        let (mut ours, what) = (hit(UDP4, SMALL), "known v4 UDP, 1k connections");
+        rows.push(duel("peers", what.into(), || ours.turn(), peer.into(), || kernel.turn(), None));
+    }
+    if let Some(mut kernel) = Peer::start("nftables", &[KERNEL_SERVICES, "new"]) {
+        let (mut ours, what) = (Newcomers::new(UDP4, shared::rig::SERVICES), "new v4 UDP, 1k");
+        rows.push(duel("peers", what.into(), || ours.turn(), peer.into(), || kernel.turn(), None));
+    }
+    eprintln!("!!! NOT MEASURED: Katran and OPTE, which are not to be had on this machine");
+    rows
 }
 
 fn p3() -> Vec<Row> {
@@ -94,9 +127,14 @@ fn p6() -> Vec<Row> {
     let at = |flows, limit| {
         let (mut ours, mut peer) = (Newcomers::new(Mix { flows, ..TCP4 }, shared::rig::SERVICES), hit(TCP4, flows));
         let what = |kind| format!("{kind} v4 TCP, {}", shared::short(flows));
-        duel("P6", what("new"), || ours.turn(), what("known"), || peer.turn(), limit)
+        let row = duel("P6", what("new"), || ours.turn(), what("known"), || peer.turn(), limit);
+        let xdp = Peer::start("xdp_nat", &[&flows.to_string(), "new"]).map(|mut xdp| {
+            let peer = "XDP NAT with an LRU map, new".into();
+            duel("P6", what("new"), || ours.turn(), peer, || xdp.turn(), 1.0 / 15.0)
+        });
+        [Some(row), xdp].into_iter().flatten()
     };
-    vec![at(SMALL, 2.2), at(LARGE, 4.0)]
+    at(SMALL, 2.2).chain(at(LARGE, 4.0)).collect()
 }
 
 fn p7() -> Vec<Row> {

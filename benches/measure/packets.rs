@@ -122,7 +122,7 @@ pub(crate) struct Newcomers {
 
 impl Newcomers {
     pub(crate) fn new(mix: Mix, services: usize) -> Self {
-        let packets = ring(prototype(Kind::Syn, mix.v4).len());
+        let packets = ring(prototype(first(mix), mix.v4).len());
         Self {
             rig: Rig::new(mix, services),
             mix,
@@ -134,7 +134,7 @@ impl Newcomers {
     }
 
     pub(crate) fn turn(&mut self) -> f64 {
-        let (syn, mut random) = (prototype(Kind::Syn, self.mix.v4), Random(self.client as u64));
+        let (first, mut random) = (prototype(first(self.mix), self.mix.v4), Random(self.client as u64));
         let mut figures = Vec::new();
         for _ in 0..ROUNDS / 4 {
             self.now += 2 * SECOND;
@@ -144,7 +144,7 @@ impl Newcomers {
                     self.rig.forget(now, flow);
                 }
                 let destination = crate::shared::cluster_ip(random.below(self.services), self.mix.v4);
-                packet.data.copy_from_slice(&syn);
+                packet.data.copy_from_slice(&first);
                 address(packet.data, &Tuple { destination, ..dial(self.mix, self.client) });
                 // Ports wrap around long after the flows of the last round are gone.
                 self.client = if self.client >> 16 < 60_000 { self.client + 1 } else { 1 << 24 };
@@ -156,6 +156,11 @@ impl Newcomers {
         assert!(self.packets.iter().all(begun), "not what was to be measured");
         median(figures)
     }
+}
+
+/// How a flow begins.
+fn first(mix: Mix) -> Kind {
+    if mix.udp { Kind::Datagram } else { Kind::Syn }
 }
 
 /// Packets between addresses of no service.

@@ -62,7 +62,9 @@ impl Rig {
         // Those established stay; those that `new` begins can be forgotten soon.
         let timeouts = Timeouts {
             tcp_established: std::time::Duration::from_secs(300 * 86_400),
+            udp_stream: std::time::Duration::from_secs(300 * 86_400),
             tcp_syn_sent: std::time::Duration::from_secs(1),
+            udp_unreplied: std::time::Duration::from_secs(1),
             ..Timeouts::LINUX
         };
         let config = Config { timeouts, ..Config::new([7; 16], 7) };
@@ -106,7 +108,8 @@ impl Rig {
     /// Ends an expired flow: a packet from its backend finds it too old, and is nobody's.
     pub(crate) fn forget(&mut self, now: Instant, flow: lb_core::FlowId) {
         let flow = self.balancer.flow(flow).expect("a flow of the last round");
-        let mut frame = prototype(Kind::Ack, flow.reply.source.family() == lb_core::Family::V4);
+        let kind = if flow.reply.protocol == Protocol::UDP { Kind::Datagram } else { Kind::Ack };
+        let mut frame = prototype(kind, flow.reply.source.family() == lb_core::Family::V4);
         address(&mut frame, &flow.reply);
         let verdict = self.balancer.process(now, &mut Packet::new(&mut frame, Meta::default()));
         assert_eq!(verdict, Verdict::Pass);
