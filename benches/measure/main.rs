@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench measure -- P1 P9`; all of them without arguments. A line a figure, tab-separated: goal, what,
 //! ours, peer, peer's, ratio, the highest good ratio. `PEERS` is where the programs of benches/peers were built.
+//! `-- count CASE RINGS` only takes that many rings of packets through, for benches/instructions to count.
 
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -12,7 +13,7 @@ mod packets;
 mod worst;
 
 use duel::{Peer, Row, budget, duel};
-use packets::{Newcomers, Strangers, Traffic};
+use packets::{Floor, Newcomers, Strangers, Traffic};
 use shared::frames::Kind;
 use shared::rig::{Mix, Share};
 
@@ -49,12 +50,33 @@ const GOALS: &[(&str, Measure)] = &[
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if let [count, case, rings] = wanted.as_slice()
+        && count == "count"
+    {
+        return take_through(case, rings.parse().expect("a number of rings"));
+    }
     for (goal, measure) in GOALS.iter().filter(|(goal, _)| wanted.is_empty() || wanted.iter().any(|w| w == goal)) {
         let rows = measure();
         if rows.is_empty() {
             println!("{goal}\tnot measured");
         }
         rows.iter().for_each(|row| println!("{row}"));
+    }
+}
+
+fn take_through(case: &str, rings: usize) {
+    let known = |mut traffic: Traffic| drop(traffic.rings(rings));
+    match case {
+        "tcp4/hit" => known(hit(TCP4, SMALL)),
+        "tcp6/hit" => known(hit(TCP6, SMALL)),
+        "udp4/hit" => known(hit(UDP4, SMALL)),
+        "tcp4/miss" => known(Strangers::new(1000).0),
+        "icmp-error4/hit" => known(Traffic::forwarded(shared::worst::errors(TCP4))),
+        "fragments4/hit" => known(Traffic::forwarded(shared::worst::fragments(UDP4))),
+        "extension-headers6/hit" => known(Traffic::forwarded(shared::worst::extended(TCP6))),
+        "tcp4/new" => drop(Newcomers::new(TCP4, shared::rig::SERVICES).rings(rings)),
+        "tcp6/new" => drop(Newcomers::new(TCP6, shared::rig::SERVICES).rings(rings)),
+        _ => panic!("no such case: {case}"),
     }
 }
 
@@ -176,7 +198,7 @@ fn p13() -> Vec<Row> {
         })
     }
     let ours = || hit(TCP4, SMALL).turn();
-    let floor = || packets::Floor::new().turn();
+    let floor = || Floor::new().turn();
     let loss = |alone: f64, together: f64| together / alone;
     let turns = (0..7).map(|_| (loss(ours(), both(ours)), loss(floor(), both(floor))));
     let (ours, floor): (Vec<f64>, Vec<f64>) = turns.unzip();

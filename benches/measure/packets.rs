@@ -33,6 +33,11 @@ impl Traffic {
         Self { rig, frames, packets, at: 0, one_at_a_time: false, expected }
     }
 
+    /// Packets that all leave.
+    pub(crate) fn forwarded((rig, frames): (Rig, Frames)) -> Self {
+        Self::new(rig, frames, |verdict| matches!(verdict, Verdict::Forward { .. }))
+    }
+
     /// Packets of known flows, both ways, in random order.
     pub(crate) fn known(mix: Mix, services: usize) -> Self {
         Self::of(mix, services, &[Direction::Original, Direction::Reply])
@@ -49,7 +54,7 @@ impl Traffic {
             rig.flows.iter().flat_map(|flow| ways.iter().map(|way| tuple(flow, *way))).collect();
         Random(1).shuffle(&mut tuples);
         let frames = Frames::new(crate::kind(mix), mix.v4, tuples.into_iter());
-        Self::new(rig, frames, |verdict| matches!(verdict, Verdict::Forward { .. }))
+        Self::forwarded((rig, frames))
     }
 
     pub(crate) fn one_at_a_time(self) -> Self {
@@ -65,8 +70,13 @@ impl Traffic {
 
     /// Nanoseconds a packet, the median of a turn's rings.
     pub(crate) fn turn(&mut self) -> f64 {
-        let mut figures = Vec::with_capacity(ROUNDS);
-        for _ in 0..ROUNDS {
+        median(self.rings(ROUNDS))
+    }
+
+    /// Nanoseconds a packet of each of these rings.
+    pub(crate) fn rings(&mut self, rings: usize) -> Vec<f64> {
+        let mut figures = Vec::with_capacity(rings);
+        for _ in 0..rings {
             self.refresh();
             let (balancer, packets) = (&mut self.rig.balancer, &mut self.packets);
             let time = if self.one_at_a_time {
@@ -81,7 +91,7 @@ impl Traffic {
             figures.push(time / RING as f64);
         }
         assert!(self.packets.iter().all(|packet| (self.expected)(&packet.verdict)), "not what was to be measured");
-        median(figures)
+        figures
     }
 
     /// Nanoseconds for each live entry that the sweep visits.
@@ -134,9 +144,13 @@ impl Newcomers {
     }
 
     pub(crate) fn turn(&mut self) -> f64 {
+        median(self.rings(ROUNDS / 4))
+    }
+
+    pub(crate) fn rings(&mut self, rings: usize) -> Vec<f64> {
         let (first, mut random) = (prototype(first(self.mix), self.mix.v4), Random(self.client as u64));
         let mut figures = Vec::new();
-        for _ in 0..ROUNDS / 4 {
+        for _ in 0..rings {
             self.now += 2 * SECOND;
             let now = Instant::from_nanos(self.now);
             for packet in &mut self.packets {
@@ -154,7 +168,7 @@ impl Newcomers {
         let begun =
             |packet: &Packet<'_>| matches!(packet.verdict, Verdict::Forward { direction: Direction::Original, .. });
         assert!(self.packets.iter().all(begun), "not what was to be measured");
-        median(figures)
+        figures
     }
 }
 
@@ -164,7 +178,7 @@ fn first(mix: Mix) -> Kind {
 }
 
 /// Packets between addresses of no service.
-pub(crate) struct Strangers(Traffic);
+pub(crate) struct Strangers(pub(crate) Traffic);
 
 impl Strangers {
     pub(crate) fn new(services: usize) -> Self {
@@ -193,6 +207,10 @@ impl Floor {
     }
 
     pub(crate) fn turn(&mut self) -> f64 {
+        median(self.rings(ROUNDS))
+    }
+
+    pub(crate) fn rings(&mut self, rings: usize) -> Vec<f64> {
         let swap = |packets: &mut [Packet<'_>]| {
             for packet in packets {
                 if let Some((one, other)) = packet.data.split_at_mut_checked(6) {
@@ -200,6 +218,6 @@ impl Floor {
                 }
             }
         };
-        median((0..ROUNDS).map(|_| timed(|| swap(&mut self.0)) / RING as f64).collect())
+        (0..rings).map(|_| timed(|| swap(&mut self.0)) / RING as f64).collect()
     }
 }

@@ -50,6 +50,10 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(mix: Mix, services: usize) -> Self {
+        Self::of(mix, services, Shape::Dual)
+    }
+
+    pub(crate) fn of(mix: Mix, services: usize, shape: Shape) -> Self {
         let (v4, room) = (mix.v4, (mix.flows + RING) as u32);
         let sizes = Sizes {
             v4_flows: if v4 { room } else { 0 },
@@ -68,8 +72,7 @@ impl Rig {
             ..Timeouts::LINUX
         };
         let config = Config { timeouts, ..Config::new([7; 16], 7) };
-        let rules =
-            RuleTable::load(cluster(services, Shape::Dual).image().expect("it compiles")).expect("its own image");
+        let rules = RuleTable::load(cluster(services, shape).image().expect("it compiles")).expect("its own image");
         // Every rig lives until the process ends.
         let memory = vec![Block::ZERO; blocks(sizes)].leak();
         let balancer = Balancer::new(config, sizes, memory, rules).expect("memory as it asks for");
