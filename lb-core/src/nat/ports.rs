@@ -43,8 +43,10 @@ impl PortRange {
     /// Ports to try in this order, each once, `tries` at most: those from one that `start`, a random number, names, in turn.
     pub fn candidates(&self, start: u32, tries: u32) -> impl Iterator<Item = u16> + use<> {
         let Self { first, before, resume, count } = *self;
+        // Without a division for the numbers that there nearly always are.
+        let around = move |n: u32| if n < count { n } else { n % count };
         (0..count.min(tries)).map(move |step| {
-            let nth = (start % count + step) % count;
+            let nth = around(around(start) + step);
             let port = if nth < before { u32::from(first) + nth } else { resume + (nth - before) };
             port as u16
         })
