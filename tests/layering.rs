@@ -33,12 +33,14 @@ const CORE: &[(&str, &[&str])] = &[
     ("pick", &["hash", "rng", "rules::Backend", "rules::Pool", "rules::Segment", "scheduler", "tuple"]),
     ("rules", &["hash", "packet::Origin", "prefetch::prefetch", "scheduler", "tuple", "verdict"]),
     ("nat", &["tuple", "wire"]),
+    // Which core a packet is for: read off its headers and the rules, before any of it is judged.
+    ("steer", &["hash", "rules::Receiver", "rules::RuleTable", "tuple", "wire"]),
     // The data arrow: the one place where they meet.
     (
         "balancer",
         &[
-            "config", "counters", "flow", "hash", "memory", "nat", "packet", "pick", "rng", "rules", "time", "tuple",
-            "verdict", "wire",
+            "config", "counters", "flow", "hash", "memory", "nat", "packet", "pick", "rng", "rules", "steer", "time",
+            "tuple", "verdict", "wire",
         ],
     ),
     // The control arrow ends at the image and the Maglev fill.
@@ -439,6 +441,17 @@ fn is(token: &TokenTree, what: &str) -> bool {
         TokenTree::Group(group) => what == "{}" && group.delimiter() == Delimiter::Brace,
         TokenTree::Literal(_) => false,
     }
+}
+
+/// Whoever links the packet path builds this much, and no more.
+#[test]
+fn without_features_lb_core_is_built_of_three_crates() {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["tree", "--locked", "--offline", "-p", "lb-core", "--no-default-features"]);
+    let output = cargo.args(["-e", "normal,no-proc-macro", "--prefix", "none", "-f", "{lib}"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let crates = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(crates.split_whitespace().collect::<Vec<_>>(), ["lb_core", "bytemuck", "siphasher"]);
 }
 
 #[test]

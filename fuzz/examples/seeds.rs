@@ -1,4 +1,4 @@
-//! Writes the seeds of `process` and `load_rules`: `cargo run --manifest-path fuzz/Cargo.toml --example seeds`.
+//! Writes the seeds of `process`, `process_ops` and `load_rules`: `cargo run --manifest-path fuzz/Cargo.toml --example seeds`.
 //!
 //! Frames are those of `parse`, in orders that mean something to a balancer; where one must fit the flow
 //! that another began, a balancer is asked which.
@@ -64,6 +64,10 @@ fn main() {
         write("process", name, bytes);
     }
 
+    for (name, operations) in lives() {
+        write("process_ops", name, [vec![0], operations.concat()].concat());
+    }
+
     let image = |control: &mut Control| control.image().expect("a small cluster compiles");
     let alone = |mode, scheduler| {
         let mut control = cluster(mode, scheduler);
@@ -88,6 +92,67 @@ fn main() {
     ] {
         write("load_rules", name, [vec![how], bytes].concat());
     }
+}
+
+/// Operations as `tests/invariants/ops.rs` reads them.
+fn lives() -> Vec<(&'static str, Vec<[u8; 5]>)> {
+    const TCP: u8 = 0;
+    const UDP: u8 = 1;
+    const SCTP: u8 = 3;
+    const V6: u8 = 2;
+    // SYN, SYN+ACK, ACK, FIN+ACK, RST.
+    let [syn, answer, ack, fin, reset] = [0, 1, 2, 3, 4].map(|flags: u8| flags << 2);
+    let dial = |client: u8, vip: u8, what: u8, how: u8| [0, client, vip, what, how];
+    let [client, backend] = [0, 1].map(|side: u8| move |flow: u8, what: u8, how: u8| [10, flow, side, what, how]);
+    let (leap, sweep) = (|power: u8| [21, power, 0, 0, 0], [25, 255, 0, 0, 0]);
+    let endpoints = |service: u8, pods: u8| [26, service | 8, pods, 0, 0];
+    let opened = |how| vec![dial(0, 0, TCP | syn, how), backend(0, TCP | answer, how), client(0, TCP | ack, how)];
+    let closed = |how| vec![backend(0, TCP | fin, how), client(0, TCP | fin, how), backend(0, TCP | ack, how)];
+    let dns = 1 << 4;
+    vec![
+        ("tcp4-opened-and-closed-and-opened-anew", [opened(0), closed(0), opened(0)].concat()),
+        ("tcp6-opened-reset-swept", [opened(V6), vec![client(0, TCP | reset, V6), leap(35), sweep]].concat()),
+        ("sctp4-both-ways", vec![dial(0, 0, SCTP | syn, 0), backend(0, SCTP | answer, 0), client(0, SCTP | ack, 0)]),
+        (
+            "udp4-its-backend-goes-and-comes-back",
+            vec![
+                dial(0, dns, UDP, 0),
+                backend(0, UDP, 0),
+                endpoints(0, 0b100),
+                backend(0, UDP, 0),
+                client(0, UDP, 0),
+                endpoints(0, 0),
+                client(0, UDP, 0),
+                endpoints(0, 0b11),
+                client(0, UDP, 0),
+            ],
+        ),
+        (
+            "tcp4-more-flows-than-fit-beside-established-ones",
+            [opened(0), (1..20).map(|port| dial(3 | port << 3, 0, TCP | syn, 0)).collect(), vec![client(0, ack, 0)]]
+                .concat(),
+        ),
+        (
+            "udp6-pieces-in-any-order",
+            vec![[16, 1, dns, 1 | 1 << 6, V6], [16, 1, dns, 1, V6], [16, 1, dns, 1, V6], [16, 1, dns, 1 | 1 << 6, V6]],
+        ),
+        (
+            "tcp4-errors-about-both-ways",
+            [opened(0), vec![[18, 0, 0, 0, 0], [18, 0, 1, 0, 0], [18, 0, 1, 64, 0]]].concat(),
+        ),
+        ("a-batch-of-one-new-flow", vec![[31, 7, 0, 0, 0]].into_iter().chain([dial(0, 0, TCP | syn, 0); 9]).collect()),
+        (
+            "rules-swapped-under-flows",
+            [opened(0), vec![[28, 1, 0, 0, 0], client(0, ack, 0), [28, 2, 0, 0, 0]], opened(0)].concat(),
+        ),
+        (
+            "a-flow-ended-and-restored",
+            [opened(0), vec![[29, 0, 0, 0, 0], [30, 0, 0, 0, 0], client(0, ack, 0)]].concat(),
+        ),
+        ("made-up-flows-restored", (200..215).map(|n| [30, n, n >> 3, 0, n]).collect()),
+        ("time-goes-back-two-days", [opened(0), vec![leap(48), [21, 47, 255, 0, 0], sweep], opened(0)].concat()),
+        ("refused-and-answered", vec![dial(3, 3, TCP | syn, 0), dial(3, 3, TCP | syn, V6), dial(7, 3, TCP | syn, 0)]),
+    ]
 }
 
 fn seeds() -> &'static Path {

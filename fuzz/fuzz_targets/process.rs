@@ -98,7 +98,7 @@ fn process(balancer: &mut Balancer<'_, Vec<u8>>, frame: &Frame) -> (Verdict, Vec
                 assert!(matches!(parsed, Ok(Some(_))), "an answer that is no packet: {parsed:?}");
             }
         }
-        Verdict::Pass | Verdict::Accept | Verdict::Hold(_) | Verdict::Drop(_) => {
+        Verdict::Pass | Verdict::Accept | Verdict::Hold(_) | Verdict::Elsewhere(_) | Verdict::Drop(_) => {
             assert_eq!(data, frame.data, "touched, and {verdict:?}");
         }
     }

@@ -34,6 +34,7 @@ enum lb_code
     LB_CODE_FORWARD = 2,
     LB_CODE_FORWARD_REPLY = 3,
     LB_CODE_HOLD = 4,
+    LB_CODE_ELSEWHERE = 5,
     /** The bytes at hand end before the headers do. */
     LB_CODE_TRUNCATED = 8,
     /** The IP header contradicts itself: version, header length or total length. */
@@ -144,6 +145,8 @@ enum lb_status
     LB_STATUS_FULL = 49,
     /** The two tuples are not of one flow: family, protocol and zone must agree, and the tuples differ. */
     LB_STATUS_MIXED = 50,
+    /** The flow's packets are steered to another core than this balancer's. */
+    LB_STATUS_ELSEWHERE = 51,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -237,6 +240,11 @@ enum lb_action
     LB_ACTION_DROP = 4,
     /** Drop it, and send what `lb_write_reply` writes. */
     LB_ACTION_REJECT = 5,
+    /**
+     * For the balancer of another `core`, untouched: hand it over. Only where several share the traffic, and only fragments and
+     * what was not steered.
+     */
+    LB_ACTION_ELSEWHERE = 6,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -336,7 +344,7 @@ typedef struct lb_timeouts {
  * What a balancer is told once, when it is made. Start from `lb_config_linux`; the key and the seed have no default.
  */
 typedef struct lb_config {
-    /** `sizeof (lb_config)`; may end before `timeouts`, which are then Linux'. */
+    /** `sizeof (lb_config)`; may end before `timeouts`, which are then Linux', or before `core`. */
     uint32_t struct_size;
     /** ICMP errors that `lb_write_reply` may write in a second, and at once after a quiet one. */
     uint32_t replies_per_second;
@@ -348,6 +356,16 @@ typedef struct lb_config {
     uint64_t seed;
     /** How long flows live without traffic. */
     struct lb_timeouts timeouts;
+    /** Which core the balancer is, from 0, where several share the traffic: see `lb_steer`. */
+    uint16_t core;
+    /** How many cores share it, the same at each; 0 and 1 mean that there is one. */
+    uint16_t cores;
+    /** Zero. */
+    uint32_t reserved;
+    /**
+     * The key under which clients are shared out, the same at each core. Whoever knows it can aim at one core.
+     */
+    uint8_t steer_key[16];
 } lb_config;
 
 /** How much a balancer may remember. */
@@ -472,6 +490,10 @@ typedef struct lb_verdict {
     uint64_t datagram;
     /** The datagram whose held fragments may be submitted again, after this packet. */
     uint64_t releases;
+    /** With `LB_ACTION_ELSEWHERE`: whose it is. */
+    uint16_t core;
+    /** Zero. */
+    uint16_t reserved[3];
 } lb_verdict;
 
 /** One packet: in, what the caller knows; out, the verdict. */
@@ -630,6 +652,21 @@ lb_status lb_process_batch(struct lb_balancer *balancer,
                            uint64_t now,
                            struct lb_packet *packets,
                            size_t count);
+
+/**
+ * Says which core each packet is for, where several share the traffic (`lb_config`): the same whichever balancer is asked
+ * that has the same rules. A client's packets, the replies to it, fragments and ICMP errors of both come to one core. What any
+ * core may have (ARP, a ping) stays with this one. Reads headers only; judge the packet on its core, with `lb_process_batch`.
+ *
+ * @param balancer this core's
+ * @param packets  an array, as for `lb_process_batch`
+ * @param count    how many
+ * @param cores    receives a core for each
+ */
+lb_status lb_steer(const struct lb_balancer *balancer,
+                   const struct lb_packet *packets,
+                   size_t count,
+                   uint16_t *cores);
 
 /**
  * Writes the ICMP error that answers a packet whose verdict is `LB_ACTION_REJECT`, as a packet of the same link:

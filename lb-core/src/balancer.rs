@@ -12,8 +12,8 @@ mod fragment;
 mod limiter;
 mod relate;
 mod restore;
-mod share;
 mod signal;
+mod split;
 
 use core::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::packet::Packet;
 use crate::pick::Chooser;
 use crate::rng::Rng;
 use crate::rules::{ApplyError, Backend, Fate, NodeRules, Pool, RuleTable, node};
+use crate::steer::Steer;
 use crate::time::Instant;
 use crate::tuple::packed::Packed;
 use crate::tuple::{Address, Tuple};
@@ -41,7 +42,7 @@ use limiter::Limiter;
 use signal::{signal, signal_of};
 
 pub use error::{ConfigError, RestoreError};
-pub use share::blocks;
+pub use split::blocks;
 
 /// Packets that go through the stages of a batch together: as many as memory can be asked for at once, less where stack is dear.
 const CHUNK: usize = if usize::BITS >= 64 { 32 } else { 4 };
@@ -56,6 +57,9 @@ pub struct Balancer<'m, M> {
     cursors: &'m mut [u32],
     rng: Rng,
     key: Key,
+    /// Which core it is, of those that the traffic is shared out among.
+    core: u16,
+    steer: Steer,
     lifetimes: Lifetimes,
     fragment_lifetime: u32,
     replies: Limiter,
@@ -79,8 +83,12 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if sizes.v4_flows > table::MAX_FLOWS || sizes.v6_flows > table::MAX_FLOWS {
             return Err(ConfigError::TooManyFlows);
         }
-        let short = ConfigError::Memory { needed: share::blocks(sizes) };
-        let parts = share::split(memory, sizes).ok_or(short)?;
+        let share = config.share;
+        if share.core >= share.cores {
+            return Err(ConfigError::Core);
+        }
+        let short = ConfigError::Memory { needed: split::blocks(sizes) };
+        let parts = split::split(memory, sizes).ok_or(short)?;
         let (key, hash) = (Key::new(&config.hash_key), TupleHash::new(&config.hash_key));
         Ok(Self {
             rules,
@@ -90,6 +98,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             cursors: parts.cursors,
             rng: Rng::new(config.seed),
             key,
+            core: share.core,
+            steer: Steer::new(share.cores, &share.key),
             lifetimes: Lifetimes::new(&config.timeouts),
             fragment_lifetime: Ticks::of(config.timeouts.fragments),
             replies: Limiter::new(config.replies_per_second),
@@ -347,6 +357,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let (Some(segment), Some(node)) = (self.rules.segment(slot), self.rules.node()) else {
             return Err(Verdict::Pass);
         };
+        // Its replies will go to the client's core, and so must the flow.
+        let owner = self.steer.client(original.source);
+        if owner != self.core {
+            return Err(Verdict::Elsewhere(owner));
+        }
         let seat = segment.affinity().map(|seconds| {
             let vip = || self.key.address(original.destination, original.destination_port.into());
             let service = segment.id() ^ if node.has(node::flag::AFFINITY_BY_VIP) { vip() } else { 0 };
@@ -380,7 +395,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         let masquerade = masquerade || (hairpin && address == original.source);
         let reply = answer(original, address, port, masquerade, &node);
         let reply = reply.ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
-        let ports = ports(&node);
+        let ports = self.ports(&node);
         let counted = segment.scheduler().counts().then(|| load_key(&self.key, segment.id(), address, port));
         let direct = ruling.direct;
         let checked = self.rules.generation();
@@ -449,10 +464,17 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         None
     }
 
-    /// The hash of a reply tuple if no flow has it.
+    /// Ports that masquerading may use.
+    fn ports(&self, node: &NodeRules<'_>) -> Option<PortRange> {
+        let (first, last) = node.reserved_ports();
+        PortRange::new(1024..=u16::MAX, first..=last)?.share(self.core, self.steer.cores())
+    }
+
+    /// The hash of a reply tuple if no flow has it, and its packets come to this core.
     fn free_hash(&mut self, original: &Packed, reply: &Packed) -> Option<u64> {
         let hash = self.flows.hash(reply);
-        (reply != original && self.find_live(hash, reply).is_none()).then_some(hash)
+        let comes_here = self.steer.cores() == 1 || self.steer.tuple(&self.rules, &reply.into()) == self.core;
+        (comes_here && reply != original && self.find_live(hash, reply).is_none()).then_some(hash)
     }
 
     /// As [`forward`](Self::forward), for a packet whose headers were not read in full.
@@ -527,6 +549,20 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             self.replies.give_back();
         }
         length
+    }
+
+    /// Which core a packet is for, of those of [`Config::share`]: this one if any may have it. See [`Steer::core`].
+    pub fn steer(&self, data: &[u8], link: wire::Link) -> u16 {
+        self.steer.core(&self.rules, data, link).unwrap_or(self.core)
+    }
+
+    /// Which core a packet of this tuple, which came here by its addresses alone, is for, if it is not for this one.
+    fn elsewhere(&self, tuple: &Tuple) -> Option<u16> {
+        if self.steer.cores() == 1 {
+            return None;
+        }
+        let (core, key) = (self.steer.tuple(&self.rules, tuple), Packed::from(tuple));
+        (core != self.core && self.flows.find(self.flows.hash(&key), &key).is_none()).then_some(core)
     }
 
     /// Puts other rules in the place of these, which come back. Every flow is compared with them at its
@@ -609,12 +645,6 @@ fn answer(original: &Tuple, address: Address, port: u16, masquerade: bool, node:
         destination_port: original.source_port,
         ..*original
     })
-}
-
-/// Those that masquerading may use.
-fn ports(node: &NodeRules<'_>) -> Option<PortRange> {
-    let (first, last) = node.reserved_ports();
-    PortRange::new(1024..=u16::MAX, first..=last)
 }
 
 fn flags(masqueraded: bool, direct: bool) -> Flags {

@@ -17,13 +17,31 @@ pub struct Config {
     /// ICMP errors that [`write_reply`](crate::Balancer::write_reply) may produce in a second, and at once after
     /// a quiet one.
     pub replies_per_second: u32,
+    /// Which part of the traffic is its, where several balancers share it.
+    pub share: Share,
 }
 
 impl Config {
-    /// kube-proxy's and Linux' defaults around this key and seed.
+    /// kube-proxy's and Linux' defaults around this key and seed, for a balancer that has all of the traffic.
     pub const fn new(hash_key: [u8; 16], seed: u64) -> Self {
-        Self { hash_key, seed, timeouts: Timeouts::LINUX, replies_per_second: 1000 }
+        Self { hash_key, seed, timeouts: Timeouts::LINUX, replies_per_second: 1000, share: Share::WHOLE }
     }
+}
+
+/// Which part of the traffic is a balancer's, where several share it, a core each: see [`Steer`](crate::Steer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which of the cores it is, from 0.
+    pub core: u16,
+    /// How many there are, the same at each; at least 1.
+    pub cores: u16,
+    /// The key under which clients are shared out, the same at each. Whoever knows it can aim at one core.
+    pub key: [u8; 16],
+}
+
+impl Share {
+    /// All of it: there is one balancer.
+    pub const WHOLE: Self = Self { core: 0, cores: 1, key: [0; 16] };
 }
 
 /// Idle times after which a flow is forgotten, by its state. Resolution is 1/16 s, at most a year.

@@ -27,6 +27,27 @@ pub struct Counters {
     pub replies_limited: u64,
 }
 
+/// What two balancers counted together.
+impl core::ops::AddAssign<&Self> for Counters {
+    fn add_assign(&mut self, other: &Self) {
+        for (own, other) in self.verdicts.iter_mut().zip(other.verdicts) {
+            *own = own.saturating_add(other);
+        }
+        for (own, other) in [
+            (&mut self.flows_created, other.flows_created),
+            (&mut self.flows_expired, other.flows_expired),
+            (&mut self.flows_evicted, other.flows_evicted),
+            (&mut self.flows_reselected, other.flows_reselected),
+            (&mut self.flows_cut, other.flows_cut),
+            (&mut self.ports_changed, other.ports_changed),
+            (&mut self.port_tries, other.port_tries),
+            (&mut self.replies_limited, other.replies_limited),
+        ] {
+            *own = own.saturating_add(other);
+        }
+    }
+}
+
 impl Counters {
     pub(crate) const fn new() -> Self {
         Self {

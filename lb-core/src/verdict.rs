@@ -27,6 +27,8 @@ pub enum Verdict {
     /// A fragment whose first is still missing, untouched: the caller keeps it and submits it again
     /// when a packet comes back with this datagram in [`Packet::releases`](crate::Packet::releases).
     Hold(Datagram),
+    /// A packet that [`Steer`](crate::Steer) can't tell the core of, untouched: to be submitted to the balancer of this core.
+    Elsewhere(u16),
     /// To be dropped without a word.
     Drop(DropReason),
     /// To be dropped and answered with what [`write_reply`](crate::Balancer::write_reply) writes.
@@ -43,6 +45,7 @@ impl Verdict {
             Self::Forward { direction: Direction::Original, .. } => 2,
             Self::Forward { direction: Direction::Reply, .. } => 3,
             Self::Hold(_) => 4,
+            Self::Elsewhere(_) => 5,
             Self::Drop(reason) => reason as u8,
             Self::Reject(reason) => reason as u8,
         }
@@ -59,6 +62,7 @@ impl Verdict {
             2 => "forward",
             3 => "forward-reply",
             4 => "hold",
+            5 => "elsewhere",
             _ => match DropReason::from_code(code) {
                 Some(reason) => reason.label(),
                 None => match RejectReason::from_code(code) {
@@ -78,6 +82,7 @@ impl Verdict {
             2 => (c"forward", c"From a client, rewritten to its backend."),
             3 => (c"forward-reply", c"From a backend, rewritten to its client."),
             4 => (c"hold", c"A fragment whose first is still missing."),
+            5 => (c"elsewhere", c"For another core's balancer."),
             _ => {
                 let drop = || DropReason::from_code(code).map(DropReason::c_words);
                 return drop().or_else(|| RejectReason::from_code(code).map(RejectReason::c_words));
@@ -197,7 +202,7 @@ mod tests {
         let mut seen = [false; Verdict::CODES];
         let drops = DropReason::ALL.iter().map(|r| Verdict::Drop(*r));
         let rejects = RejectReason::ALL.iter().map(|r| Verdict::Reject(*r));
-        for verdict in drops.chain(rejects).chain([Verdict::Pass, Verdict::Accept]) {
+        for verdict in drops.chain(rejects).chain([Verdict::Pass, Verdict::Accept, Verdict::Elsewhere(1)]) {
             let code = verdict.code();
             assert!(!core::mem::replace(&mut seen[code as usize], true), "{code} is taken twice");
             assert!(Verdict::label(code).is_some());

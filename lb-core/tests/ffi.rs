@@ -141,6 +141,9 @@ fn a_life_of_a_balancer() {
             verdict: lb_verdict::default(),
         };
         let mut packets: Vec<_> = frames.iter_mut().map(packet).collect();
+        let mut cores = [9; 40];
+        assert_eq!(lb_steer(balancer, packets.as_ptr(), packets.len(), cores.as_mut_ptr()), ok);
+        assert_eq!(cores, [0; 40]);
         assert_eq!(lb_process_batch(balancer, 1, packets.as_mut_ptr(), packets.len()), ok);
         assert!(packets.iter().all(|packet| packet.verdict.action == lb_action::Forward as u8));
         drop(packets);

@@ -156,8 +156,7 @@ pub(crate) fn first_packet<M: AsRef<[u8]>>(
 ) -> Option<Flow> {
     let sizes = Sizes { v4_flows: 1, v6_flows: 1, services: 1, affinity: 0, backends: 0, fragments: 0 };
     let mut memory = vec![Block::ZERO; blocks(sizes)];
-    let borrowed = RuleTable::load(rules.memory()).ok()?;
-    let mut balancer = Balancer::new(Config::new([0; 16], seed), sizes, &mut memory, borrowed).ok()?;
+    let mut balancer = Balancer::new(Config::new([0; 16], seed), sizes, &mut memory, rules.view()).ok()?;
     let mut bytes = dialled::packet(tuple);
     let meta = Meta { link: Link::Ip, origin, ..Meta::default() };
     match balancer.process(Instant::ORIGIN, &mut Packet::new(&mut bytes, meta)) {

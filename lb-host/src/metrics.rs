@@ -174,6 +174,9 @@ impl Collector for Counts {
         }
         let metric = encoder.encode_descriptor("lb_flows", "Flows in the table", None, MetricType::Gauge)?;
         ConstGauge::new(self.flows as i64).encode(metric)?;
+        let help = "TCP connections and SCTP associations that nobody has ended";
+        let metric = encoder.encode_descriptor("lb_connections", help, None, MetricType::Gauge)?;
+        ConstGauge::new(self.connections as i64).encode(metric)?;
         for (name, help, of) in [
             (
                 "lb_device_received",
@@ -182,6 +185,7 @@ impl Collector for Counts {
             ),
             ("lb_device_sent", "Frames sent", |counts| counts.sent),
             ("lb_device_dropped", "Frames that a device could not take", |counts| counts.dropped),
+            ("lb_device_handed_on", "Frames that another worker had received", |counts| counts.handed_on),
         ] {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (device, counts) in &self.devices {

@@ -258,7 +258,7 @@ fn a_long_list_is_cut_in_a_datagram_and_whole_in_a_stream() {
     }
     let serving = Serving::start("");
     for (flags, expected) in [
-        // flags of dig, header flags, addresses (tests/dns.rs has the sums), how it came
+        // flags of dig, header flags, addresses (tests/dns/messages.rs has the sums), how it came
         ("+noedns +ignore", ("qr aa tc rd", 29, "(UDP)")),
         ("+bufsize=1232 +ignore", ("qr aa tc rd", 73, "(UDP)")),
         ("+bufsize=1655 +ignore", ("qr aa rd", 100, "(UDP)")),

@@ -72,3 +72,20 @@ fn a_packet_that_can_not_be_read_is_bad_usage() {
     assert_eq!(run.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&run.stderr).contains("there is no -> in it"));
 }
+
+/// Rules that changes come to lie otherwise in memory than an image does, and mean the same.
+#[test]
+fn a_table_with_room_to_change_is_explained_as_its_image_is() {
+    let mut lb = Command::cargo_bin("lb").unwrap();
+    lb.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"));
+    let run = lb.args(["compile", "-f", "seed", "--node", "worker-1", "-o", "-"]).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let image = run.stdout;
+    let (loaded, grown) = (lb_core::RuleTable::load(image.as_slice()).unwrap(), lb_host::rules::grown(&image).unwrap());
+    let packet = lb_host::dialled::parse("tcp 198.51.100.7 -> 203.0.113.10:8081").unwrap();
+    let said = |explanation| serde_json::to_value::<lb_host::explain::Explanation>(explanation).unwrap();
+    let one = said(lb_host::explain::explain(&loaded, None, &packet, lb_core::Origin::Wire, 7));
+    let other = said(lb_host::explain::explain(&grown, None, &packet, lb_core::Origin::Wire, 7));
+    assert_eq!(one["verdict"], "forward");
+    assert_eq!(one, other);
+}

@@ -464,6 +464,97 @@ static void refuse_packets(size_t length)
     HOLDS(lb_status_text(LB_STATUS_OK) != NULL && lb_status_text((lb_status)12345) == NULL);
 }
 
+/* Two cores: both say the same of any packet, and no client is at both. */
+static void share(size_t length)
+{
+    enum { CLIENTS = 64 };
+    static uint8_t to[CLIENTS][28], from[CLIENTS][28];
+    static lb_packet packets[2 * CLIENTS];
+    static uint16_t told[2][2 * CLIENTS];
+    lb_sizes sizes = sizes_of(FLOWS);
+    lb_config config = config_of();
+    lb_layout layout = no_layout();
+    lb_balancer *balancers[2] = {NULL, NULL};
+    size_t core, i, at_second = 0;
+
+    OK(lb_balancer_layout(&sizes, &layout));
+    config.cores = 2;
+    memcpy(config.steer_key, "shared by cores.", 16);
+    for (core = 0; core < 2; core++) {
+        config.core = (uint16_t)core;
+        OK(lb_balancer_init(memory_of(layout), layout.size, &config, &sizes, rules_in_place(image, length),
+                            &balancers[core]));
+    }
+    for (i = 0; i < CLIENTS; i++) {
+        /* UDP from and to a pod: what goes to no Service may be a reply, and is its receiver's. */
+        const uint8_t head[12] = {0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0};
+        const uint8_t client[4] = {10, 244, 9, (uint8_t)i}, vip[4] = {10, 96, 0, 10}, pod[4] = {10, 244, 1, 2};
+        const uint8_t ports[8] = {0x9c, 0x40, 0, 53, 0, 8, 0, 0}, back[8] = {0x14, 0xe9, 0x9c, 0x40, 0, 8, 0, 0};
+        memcpy(to[i], head, 12);
+        memcpy(to[i] + 12, client, 4);
+        memcpy(to[i] + 16, vip, 4);
+        memcpy(to[i] + 20, ports, 8);
+        memcpy(from[i], head, 12);
+        memcpy(from[i] + 12, pod, 4);
+        memcpy(from[i] + 16, client, 4);
+        memcpy(from[i] + 20, back, 8);
+        packets[i].data = to[i];
+        packets[CLIENTS + i].data = from[i];
+    }
+    for (i = 0; i < 2 * CLIENTS; i++) {
+        packets[i].struct_size = sizeof packets[i];
+        packets[i].meta.link = LB_LINK_IP;
+        packets[i].length = 28;
+    }
+    for (core = 0; core < 2; core++)
+        OK(lb_steer(balancers[core], packets, 2 * CLIENTS, told[core]));
+    HOLDS(memcmp(told[0], told[1], sizeof told[0]) == 0);
+    HOLDS(memcmp(told[0], told[0] + CLIENTS, sizeof told[0] / 2) == 0); /* a request and its reply */
+    for (i = 0; i < CLIENTS; i++) {
+        size_t other = 1u - told[0][i];
+        at_second += told[0][i];
+        HOLDS(told[0][i] < 2);
+        OK(lb_process_batch(balancers[other], 0, &packets[i], 1));
+        HOLDS(packets[i].verdict.action == LB_ACTION_ELSEWHERE && packets[i].verdict.core == told[0][i]);
+        OK(lb_process_batch(balancers[told[0][i]], 0, &packets[i], 1));
+        HOLDS(packets[i].verdict.action == LB_ACTION_FORWARD && packets[i].verdict.core == 0);
+    }
+    HOLDS(at_second > CLIENTS / 4 && at_second < CLIENTS * 3 / 4);
+    {
+        lb_flow flow;
+        uint32_t position = 0;
+        size_t count = 0;
+        memset(&flow, 0, sizeof flow);
+        flow.struct_size = sizeof flow;
+        OK(lb_flows(balancers[0], &position, &flow, 1, &count));
+        HOLDS(count == 1);
+        CHECK(LB_STATUS_ELSEWHERE, lb_restore(balancers[1], &flow, NULL));
+    }
+
+    /* What is wrong is told before anything is written. */
+    told[1][0] = 77;
+    packets[1].length = 0;
+    OK(lb_steer(balancers[0], NULL, 0, NULL));
+    CHECK(LB_STATUS_NULL, lb_steer(NULL, packets, 2, told[1]));
+    CHECK(LB_STATUS_NULL, lb_steer(balancers[0], NULL, 2, told[1]));
+    CHECK(LB_STATUS_NULL, lb_steer(balancers[0], packets, 2, NULL));
+    CHECK(LB_STATUS_ALIGNMENT, lb_steer(balancers[0], packets, 2, (uint16_t *)odd(told[1])));
+    CHECK(LB_STATUS_LENGTH, lb_steer(balancers[0], packets, SIZE_MAX, told[1]));
+    memset(&packets[1].meta.link, 9, 1);
+    CHECK(LB_STATUS_VALUE, lb_steer(balancers[0], packets, 2, told[1]));
+    packets[1].meta.link = LB_LINK_IP;
+    packets[1].struct_size--;
+    CHECK(LB_STATUS_STRUCT_SIZE, lb_steer(balancers[0], packets, 2, told[1]));
+    HOLDS(told[1][0] == 77);
+    config.core = 2;
+    CHECK(LB_STATUS_VALUE, lb_balancer_init(memory_of(layout), layout.size, &config, &sizes,
+                                            rules_in_place(image, length), &balancers[0]));
+    config.core = 0;
+    config.reserved = 1;
+    CHECK(LB_STATUS_VALUE, lb_balancer_init(memory_of(layout), layout.size, &config, &sizes,
+                                            rules_in_place(image, length), &balancers[0]));
+}
+
 int main(int argc, char **argv)
 {
     size_t length;
@@ -473,5 +564,6 @@ int main(int argc, char **argv)
     refuse_memory();
     refuse_images(length);
     refuse_packets(length);
+    share(length);
     return 0;
 }

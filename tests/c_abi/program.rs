@@ -177,6 +177,7 @@ fn tell(out: &mut String, engine: &mut lab::Engine, now: Instant, packet: &Packe
         Verdict::Hold(datagram) => (3, 0, 0, datagram.as_u64()),
         Verdict::Drop(_) => (4, 0, 0, 0),
         Verdict::Reject(_) => (5, 0, 0, 0),
+        Verdict::Elsewhere(_) => (6, 0, 0, 0),
     };
     let releases = packet.releases.map_or(0, |datagram| datagram.as_u64());
     let label = Verdict::label(verdict.code()).unwrap();

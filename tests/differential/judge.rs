@@ -173,7 +173,7 @@ impl Judge {
                 Verdict::Forward { .. } => self.report.forwarded += 1,
                 Verdict::Reject(_) => self.report.refused += 1,
                 Verdict::Drop(_) => self.report.dropped += 1,
-                Verdict::Pass | Verdict::Accept | Verdict::Hold(_) => {}
+                Verdict::Pass | Verdict::Accept | Verdict::Hold(_) | Verdict::Elsewhere(_) => {}
             }
         }
         if listed::same(&ours.out, &step.taken) {
@@ -264,7 +264,7 @@ impl Judge {
                 let length = self.lab.engine.write_reply(now, &Packet::new(&mut bytes, meta), reason, &mut answer);
                 length.map(|length| (step.from, answer[..length].to_vec()))
             }
-            Verdict::Drop(_) | Verdict::Hold(_) => None,
+            Verdict::Drop(_) | Verdict::Hold(_) | Verdict::Elsewhere(_) => None,
         };
         (Judged { verdict, out }, sent.releases)
     }

@@ -1,27 +1,31 @@
 #!/usr/bin/env python3
-"""Whether a pcap holds the frames that a replay's pcapng has on `egress`, byte for byte and in order."""
+"""Whether a pcap holds the frames that lb-core/tests/golden/verdicts tells of: length and hash of each that is sent, in order."""
 import struct
 import sys
 
-pcap, pcapng = (open(path, "rb").read() for path in sys.argv[1:])
+pcap, verdicts = sys.argv[1:]
+data = open(pcap, "rb").read()
 
-ours, at = [], 24
-while at < len(pcap):
-    length = struct.unpack_from("<I", pcap, at + 8)[0]
-    ours.append(pcap[at + 16 : at + 16 + length])
+frames, at = [], 24
+while at < len(data):
+    length = struct.unpack_from("<I", data, at + 8)[0]
+    frames.append(data[at + 16 : at + 16 + length])
     at += 16 + length
 
-theirs, at = [], 0
-while at < len(pcapng):
-    kind, length, interface = struct.unpack_from("<III", pcapng, at)
-    if kind == 6 and interface % 2 == 1:  # an enhanced packet block; egress is the second interface of each pair
-        captured = struct.unpack_from("<I", pcapng, at + 20)[0]
-        theirs.append(pcapng[at + 28 : at + 28 + captured])
-    at += length
 
-for number, (one, other) in enumerate(zip(ours, theirs), 1):
-    if one != other:
-        sys.exit(f"frame {number} differs:\n{one.hex()}\n{other.hex()}")
-if len(ours) != len(theirs) or not ours:
-    sys.exit(f"{len(ours)} frames, not {len(theirs)}")
-print(f"{len(ours)} frames, each the same as lb replay's")
+def fnv(frame):
+    hash = 0xCBF29CE484222325
+    for byte in frame:
+        hash = (hash ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return hash
+
+
+SENT = {"pass", "accept", "forward", "forward-reply", "no-endpoints", "unmatched-port"}
+lines = [line.split() for line in open(verdicts, encoding="ascii")]
+expected = [(int(length), hash) for word, length, hash in lines if word in SENT]
+for number, (frame, (length, hash)) in enumerate(zip(frames, expected), 1):
+    if (len(frame), f"{fnv(frame):016x}") != (length, hash):
+        sys.exit(f"frame {number} differs: {frame.hex()}")
+if len(frames) != len(expected) or not frames:
+    sys.exit(f"{len(frames)} frames, not {len(expected)}")
+print(f"{len(frames)} frames, each as every machine has it")

@@ -68,7 +68,7 @@ impl Ends<'_> {
                 }
             }
             // A stack sends fragments in order: one without a first is one whose first was dropped.
-            Verdict::Hold(_) | Verdict::Drop(_) => {}
+            Verdict::Hold(_) | Verdict::Drop(_) | Verdict::Elsewhere(_) => {}
         }
         false
     }
@@ -87,7 +87,7 @@ impl Ends<'_> {
                 self.held.push_back((datagram, bytes));
             }
             // Who is not the stack has no Vips here, and is told nothing.
-            Verdict::Reject(_) | Verdict::Drop(_) => {}
+            Verdict::Reject(_) | Verdict::Drop(_) | Verdict::Elsewhere(_) => {}
         }
         let Some(datagram) = releases else { return };
         let (again, waiting): (Vec<_>, Vec<_>) = self.held.drain(..).partition(|(of, _)| *of == datagram);

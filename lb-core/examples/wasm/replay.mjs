@@ -27,7 +27,7 @@ function ok(status) {
   if (status !== 0) throw new Error(text(lb.lb_status_text(status)));
 }
 
-const LAYOUT = 12, CONFIG = 152, PACKET = 48, VERDICT = 24, ROOM = 2048;
+const LAYOUT = 12, CONFIG = 176, PACKET = 56, VERDICT = 24, ROOM = 2048;
 function laid_out(call) {
   const layout = take(LAYOUT);
   put(layout, LAYOUT);

@@ -3,7 +3,7 @@
 //! Memory is asked for step by step, for all packets of a chunk together. What the rules say is settled here already, as
 //! they can't change meanwhile; which backend a flow gets is guessed, only to ask for the index buckets of its answers.
 
-use super::{Balancer, CHUNK, answer, ports};
+use super::{Balancer, CHUNK, answer};
 use crate::flow::{Name, Place};
 use crate::packet::{Origin, Packet};
 use crate::pick::Chooser;
@@ -124,7 +124,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         let masquerade = masquerade || (hairpin && backend.address == tuple.source);
         let mut reply = answer(tuple, backend.address, backend.port, masquerade, &node)?;
         if masquerade {
-            let ports = ports(&node)?;
+            let ports = self.ports(&node)?;
             reply.destination_port = ports.candidates(rng.below(ports.count()), 1).next()?;
         }
         Some(reply)

@@ -11,6 +11,8 @@ pub enum ConfigError {
     },
     /// More flows of one family than names: 2^28 at most.
     TooManyFlows,
+    /// It is to be a core that is none of those that share the traffic.
+    Core,
 }
 
 impl core::fmt::Display for ConfigError {
@@ -20,6 +22,7 @@ impl core::fmt::Display for ConfigError {
             Self::TooManyFlows => {
                 f.write_str("more than 2^28 flows of one family: give smaller sizes, or use a balancer a core")
             }
+            Self::Core => f.write_str("no such core: they are numbered from 0, and there is at least one"),
         }
     }
 }
@@ -36,6 +39,8 @@ pub enum RestoreError {
     Full,
     /// Its two tuples differ in family, protocol or zone, or are the same.
     Mixed,
+    /// Its packets are steered to another core than this balancer's.
+    Elsewhere,
 }
 
 impl core::fmt::Display for RestoreError {
@@ -45,6 +50,9 @@ impl core::fmt::Display for RestoreError {
             Self::Full => "the flow table is full: make a larger one",
             Self::Mixed => {
                 "its two tuples are not of one flow: family, protocol and zone must agree, and the tuples differ"
+            }
+            Self::Elsewhere => {
+                "its packets go to another core: restore it there, or leave it out if the number of cores has changed"
             }
         })
     }

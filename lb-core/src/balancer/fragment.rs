@@ -4,6 +4,7 @@ use super::Balancer;
 use crate::flow::fragments::{Piece, Placed};
 use crate::flow::{Direction, FlowId};
 use crate::packet::Packet;
+use crate::rules::Receiver;
 use crate::tuple::packed::Packed;
 use crate::tuple::{Family, Protocol, Tuple};
 use crate::verdict::{Datagram, DropReason, Verdict};
@@ -19,13 +20,16 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         let protocol = if tuple.source.family() == Family::V4 { tuple.protocol } else { Protocol(0) };
         let portless = !tuple.protocol.has_ports();
         // The pieces of an ICMP error go where it goes, so its first shows whose it is.
-        let related = match headers.content {
-            Content::Error(quoted) => self.related(quoted.tuple.reversed(), headers.tuple.zone),
+        let answered = match headers.content {
+            Content::Error(quoted) => Some(quoted.tuple.reversed()),
             _ => None,
         };
+        let related = answered.and_then(|answered| self.related(answered, headers.tuple.zone));
+        let strange = answered.filter(|_| related.is_none()).and_then(|answered| self.elsewhere(&answered));
         // Of what else has no ports over IPv4 nothing is ours; the later pieces of an error are no longer told from it.
-        let is_error =
-            related.is_some() || (tuple.protocol == Protocol::ICMP && headers.content == Content::LaterFragment);
+        let is_error = related.is_some()
+            || strange.is_some()
+            || (tuple.protocol == Protocol::ICMP && headers.content == Content::LaterFragment);
         if portless && tuple.source.is_v4() && !is_error {
             return Ok(());
         }
@@ -36,9 +40,10 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             offset: fragment.offset,
             length: fragment.length,
             more: fragment.more,
-            first: first.then_some(match related {
-                Some((flow, direction)) => related_ports(tuple.protocol, flow, direction),
-                None => (tuple.protocol, tuple.source_port, tuple.destination_port),
+            first: first.then_some(match (related, strange) {
+                (Some((flow, direction)), _) => related_ports(tuple.protocol, flow, direction),
+                (None, Some(core)) => (tuple.protocol, core, STRANGE),
+                (None, None) => (tuple.protocol, tuple.source_port, tuple.destination_port),
             }),
         };
         // Pings in pieces are not held on the chance that they are errors.
@@ -49,6 +54,11 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         let own = headers.tuple;
         if let (Placed::Known { first, .. } | Placed::Overlap { first }, None) = (placed, related) {
             (headers.tuple.protocol, headers.tuple.source_port, headers.tuple.destination_port) = first;
+        }
+        let shown = first || !matches!(placed, Placed::Early | Placed::Full);
+        if let Some(core) = strange.or_else(|| self.elsewhere_of(headers, shown)) {
+            packet.releases = matches!(placed, Placed::Known { releases: true, .. }).then_some(name);
+            return Err(Verdict::Elsewhere(core));
         }
         let is_flows = |key: &Packed| self.flows.find(self.flows.hash(key), key).is_some();
         let is_ours = |tuple: &Tuple| is_flows(&tuple.into()) || self.dials_a_service(tuple);
@@ -81,6 +91,15 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         (goes_to == headers.tuple.destination && self.flows.entry(flow)?.state().is_some()).then_some((flow, direction))
     }
 
+    /// Which core a fragment is for if not for this one, once its datagram's first showed its ports.
+    fn elsewhere_of(&self, headers: &Headers, shown: bool) -> Option<u16> {
+        match headers.tuple {
+            tuple if shown && tuple.protocol.has_ports() => self.elsewhere(&tuple),
+            Tuple { source_port: core, destination_port: STRANGE, .. } if shown => Some(core),
+            _ => None,
+        }
+    }
+
     pub(super) fn dials_a_service(&self, tuple: &Tuple) -> bool {
         self.rules.node().is_some_and(|node| self.rules.owner(tuple, &node, None).is_some())
     }
@@ -88,13 +107,18 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// Whether a fragment without ports may be of a flow, or dial a service. Backends' replies have any
     /// addresses, so once there has been a flow every fragment may.
     fn may_be_ours(&self, tuple: &Tuple) -> bool {
-        self.flows.has_had(tuple.source.family()) || self.rules.may_be_dialled(tuple.destination)
+        // Other cores' flows are masqueraded too.
+        let may_be_theirs =
+            || self.steer.cores() > 1 && self.rules.receiver(tuple.destination) == Receiver::Node { masquerades: true };
+        self.flows.has_had(tuple.source.family()) || self.rules.may_be_dialled(tuple.destination) || may_be_theirs()
     }
 }
 
 /// In the place of ports, which an ICMP error has none of: the flow that it is about. Names of flows leave these bits free.
 const RELATED: u16 = 1 << 15;
 const REPLY: u16 = 1 << 14;
+/// In the place of the second one: the first is the core that the flow is at.
+const STRANGE: u16 = REPLY;
 
 fn related_ports(protocol: Protocol, FlowId(flow): FlowId, direction: Direction) -> (Protocol, u16, u16) {
     let way = if direction == Direction::Reply { REPLY } else { 0 };

@@ -17,7 +17,9 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         quoted.tuple.zone = packet.meta.zone;
         let answered = quoted.tuple.reversed();
         let Some((flow, direction)) = self.related(answered, packet.meta.zone) else {
-            return if self.dials_a_service(&answered) {
+            return if let Some(core) = self.elsewhere(&answered) {
+                Verdict::Elsewhere(core)
+            } else if self.dials_a_service(&answered) {
                 Verdict::Drop(DropReason::UnrelatedError)
             } else {
                 // It begins nothing, and only new flows are refused (SEMANTICS §6.6).

@@ -20,6 +20,10 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         {
             return Err(RestoreError::Mixed);
         }
+        // The original's destination may be no Service's any more, and its client is what decides.
+        if [self.steer.client(original.source), self.steer.tuple(&self.rules, reply)] != [self.core; 2] {
+            return Err(RestoreError::Elsewhere);
+        }
         let tuples = [original, reply].map(Packed::from);
         let hashes = tuples.map(|tuple| self.flows.hash(&tuple));
         if tuples.iter().zip(hashes).any(|(tuple, hash)| self.find_live(hash, tuple).is_some()) {

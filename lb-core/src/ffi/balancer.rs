@@ -7,7 +7,7 @@ use core::time::Duration;
 use super::borrow::{ALIGNMENT, Out, Place, Versioned, handle, handle_mut, read, slice};
 use super::rules::{Bytes, Teller, lb_fault, lb_rules, of_delta};
 use super::status::{call, lb_status};
-use crate::{Balancer, Block, Config, ConfigError, Instant, Sizes, Timeouts, blocks};
+use crate::{Balancer, Block, Config, ConfigError, Instant, Share, Sizes, Timeouts, blocks};
 
 /// The packet path of one core: flows, rules in force, counters. One thread at a time may use it; there are no locks.
 pub struct lb_balancer {
@@ -129,7 +129,7 @@ macro_rules! each_timeout {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct lb_config {
-    /// `sizeof (lb_config)`; may end before `timeouts`, which are then Linux'.
+    /// `sizeof (lb_config)`; may end before `timeouts`, which are then Linux', or before `core`.
     pub struct_size: u32,
     /// ICMP errors that `lb_write_reply` may write in a second, and at once after a quiet one.
     pub replies_per_second: u32,
@@ -139,6 +139,14 @@ pub struct lb_config {
     pub seed: u64,
     /// How long flows live without traffic.
     pub timeouts: lb_timeouts,
+    /// Which core the balancer is, from 0, where several share the traffic: see `lb_steer`.
+    pub core: u16,
+    /// How many cores share it, the same at each; 0 and 1 mean that there is one.
+    pub cores: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// The key under which clients are shared out, the same at each core. Whoever knows it can aim at one core.
+    pub steer_key: [u8; 16],
 }
 
 const LINUX: lb_timeouts = {
@@ -151,13 +159,27 @@ const LINUX: lb_timeouts = {
 // SAFETY: repr(C), a u32 first, numbers only.
 unsafe impl Versioned for lb_config {
     const FIRST: usize = offset_of!(Self, timeouts);
-    const ABSENT: Self = Self { struct_size: 0, replies_per_second: 0, hash_key: [0; 16], seed: 0, timeouts: LINUX };
+    const ABSENT: Self = Self {
+        struct_size: 0,
+        replies_per_second: 0,
+        hash_key: [0; 16],
+        seed: 0,
+        timeouts: LINUX,
+        core: 0,
+        cores: 0,
+        reserved: 0,
+        steer_key: [0; 16],
+    };
 }
 
 impl lb_config {
-    fn config(&self) -> Config {
+    fn config(&self) -> Result<Config, lb_status> {
+        let Self { hash_key, seed, replies_per_second, core, cores, reserved: 0, steer_key, .. } = *self else {
+            return Err(lb_status::Value);
+        };
         let timeouts = each_timeout!(&self.timeouts, Timeouts, Duration::from_nanos);
-        Config { hash_key: self.hash_key, seed: self.seed, timeouts, replies_per_second: self.replies_per_second }
+        let share = Share { core, cores: cores.max(1), key: steer_key };
+        Ok(Config { hash_key, seed, timeouts, replies_per_second, share })
     }
 }
 
@@ -226,7 +248,10 @@ pub unsafe extern "C" fn lb_balancer_init(
         let (balancer, config, sizes) = unsafe { (Out::plain(balancer)?, read(config)?, read(sizes)?) };
         // SAFETY: the same.
         let held = unsafe { handle_mut(rules) }?;
-        let (sizes, bytes) = sizes.sizes()?;
+        let (config, (sizes, bytes)) = (config.config()?, sizes.sizes()?);
+        if config.share.core >= config.share.cores {
+            return Err(lb_status::Value);
+        }
         if held.table.is_none() {
             return Err(lb_status::InUse);
         }
@@ -235,11 +260,12 @@ pub unsafe extern "C" fn lb_balancer_init(
         // SAFETY: called once; any bytes are a block.
         let behind: &mut [Block] = unsafe { place.behind() };
         let table = held.table.take().ok_or(lb_status::InUse)?;
-        match Balancer::new(config.config(), sizes, behind, table) {
+        match Balancer::new(config, sizes, behind, table) {
             // In one expression, as each move of a balancer is a kilobyte of stack.
             Ok(inner) => balancer.put(place.put(lb_balancer { inner, rules })),
             Err(ConfigError::Memory { .. }) => return Err(lb_status::Memory),
             Err(ConfigError::TooManyFlows) => return Err(lb_status::TooManyFlows),
+            Err(ConfigError::Core) => return Err(lb_status::Value),
         }
         Ok(())
     })

@@ -243,6 +243,7 @@ pub unsafe extern "C" fn lb_restore(balancer: *mut lb_balancer, flow: *const lb_
             RestoreError::Taken => lb_status::Taken,
             RestoreError::Full => lb_status::Full,
             RestoreError::Mixed => lb_status::Mixed,
+            RestoreError::Elsewhere => lb_status::Elsewhere,
         })?;
         if let Some(id) = id {
             id.put(restored.as_u32());

@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 use super::balancer::lb_balancer;
-use super::borrow::{Out, Versioned, handle_mut, slice, slice_mut, struct_size};
+use super::borrow::{Out, Versioned, handle, handle_mut, slice, slice_mut, struct_size};
 use super::status::{call, lb_status};
 use crate::{Checksum, Direction, Instant, Link, Meta, Origin, Packet, RejectReason, Verdict};
 
@@ -58,6 +58,9 @@ pub enum lb_action {
     Drop = 4,
     /// Drop it, and send what `lb_write_reply` writes.
     Reject = 5,
+    /// For the balancer of another `core`, untouched: hand it over. Only where several share the traffic, and only fragments and
+    /// what was not steered.
+    Elsewhere = 6,
 }
 
 /// Which way a packet of a flow goes.
@@ -135,6 +138,10 @@ pub struct lb_verdict {
     pub datagram: u64,
     /// The datagram whose held fragments may be submitted again, after this packet.
     pub releases: u64,
+    /// With `LB_ACTION_ELSEWHERE`: whose it is.
+    pub core: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
 }
 
 impl lb_verdict {
@@ -157,6 +164,7 @@ impl lb_verdict {
                 Self { action, direction, flow: flow.as_u32(), ..plain }
             }
             Verdict::Hold(datagram) => Self { action: lb_action::Hold as u8, datagram: datagram.as_u64(), ..plain },
+            Verdict::Elsewhere(core) => Self { action: lb_action::Elsewhere as u8, core, ..plain },
             Verdict::Drop(_) => Self { action: lb_action::Drop as u8, ..plain },
             Verdict::Reject(_) => Self { action: lb_action::Reject as u8, ..plain },
         }
@@ -196,12 +204,17 @@ unsafe impl Versioned for lb_packet {
             flow: 0,
             datagram: 0,
             releases: 0,
+            core: 0,
+            reserved: [0; 3],
         },
     };
 }
 
 /// How many packets the engine is given at once: what a poll-mode driver hands over, less where stack is dear.
 const BURST: usize = if usize::BITS >= 64 { 32 } else { 4 };
+
+/// Fewer than this go one by one: laying out a burst costs more than it brings.
+const FEW: usize = 4;
 
 /// Judges packets in order, rewrites those that are forwarded, and leaves a verdict in each. If any of them can't be
 /// (a NULL pointer, a number that is none of its enum's), nothing has happened to any.
@@ -234,7 +247,19 @@ pub unsafe extern "C" fn lb_process_batch(
             unsafe { (struct_size(packet)?, slice(packet.data, packet.length)?) };
             packet.meta.meta()?;
         }
+        let now = Instant::from_nanos(now);
         for burst in packets.chunks_mut(BURST) {
+            // On large machines alone: where flash is dear there is one way for all.
+            if usize::BITS >= 64 && burst.len() < FEW {
+                for packet in burst {
+                    // SAFETY: checked above; no two buffers overlap by the caller's promise.
+                    let data = unsafe { slice_mut(packet.data, packet.length) }.unwrap_or_default();
+                    let mut judged = Packet::new(data, packet.meta.meta().unwrap_or_default());
+                    let verdict = balancer.inner.process(now, &mut judged);
+                    packet.verdict = lb_verdict::new(verdict, judged.releases.map(|datagram| datagram.as_u64()));
+                }
+                continue;
+            }
             let mut engine: [Packet<'_>; BURST] = core::array::from_fn(|at| match burst.get(at) {
                 Some(packet) => {
                     // SAFETY: checked above; no two buffers overlap by the caller's promise.
@@ -244,10 +269,52 @@ pub unsafe extern "C" fn lb_process_batch(
                 None => Packet::new(&mut [], Meta::default()),
             });
             let filled = engine.get_mut(..burst.len()).unwrap_or_default();
-            balancer.inner.process_batch(Instant::from_nanos(now), filled);
+            balancer.inner.process_batch(now, filled);
             for (packet, judged) in burst.iter_mut().zip(filled) {
                 packet.verdict = lb_verdict::new(judged.verdict, judged.releases.map(|datagram| datagram.as_u64()));
             }
+        }
+        Ok(())
+    })
+}
+
+/// Says which core each packet is for, where several share the traffic (`lb_config`): the same whichever balancer is asked
+/// that has the same rules. A client's packets, the replies to it, fragments and ICMP errors of both come to one core. What any
+/// core may have (ARP, a ping) stays with this one. Reads headers only; judge the packet on its core, with `lb_process_batch`.
+///
+/// @param balancer this core's
+/// @param packets  an array, as for `lb_process_batch`
+/// @param count    how many
+/// @param cores    receives a core for each
+///
+/// # Safety
+/// Pointers are NULL or valid for their lengths.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lb_steer(
+    balancer: *const lb_balancer,
+    packets: *const lb_packet,
+    count: usize,
+    cores: *mut u16,
+) -> lb_status {
+    call(|| {
+        // SAFETY: NULL or valid.
+        let balancer = unsafe { handle(balancer) }?;
+        if count == 0 {
+            return Ok(());
+        }
+        // SAFETY: the first one is there; only structs of this very size are known, so that the array is one of ours.
+        unsafe { struct_size(packets) }?;
+        // SAFETY: NULL or valid for `count`; two arrays by the caller's promise.
+        let (packets, cores) = unsafe { (slice(packets, count)?, slice_mut(cores, count)?) };
+        for packet in packets {
+            // SAFETY: the struct is there, and its data is NULL or valid for its length.
+            unsafe { (struct_size(packet)?, slice(packet.data, packet.length)?) };
+            packet.meta.meta()?;
+        }
+        for (packet, core) in packets.iter().zip(cores) {
+            // SAFETY: checked above.
+            let data = unsafe { slice(packet.data, packet.length) }.unwrap_or_default();
+            *core = balancer.inner.steer(data, packet.meta.meta().unwrap_or_default().link);
         }
         Ok(())
     })

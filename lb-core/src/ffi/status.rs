@@ -61,6 +61,8 @@ pub enum lb_status {
     Full = 49,
     /// The two tuples are not of one flow: family, protocol and zone must agree, and the tuples differ.
     Mixed = 50,
+    /// The flow's packets are steered to another core than this balancer's.
+    Elsewhere = 51,
 }
 
 impl lb_status {
@@ -90,6 +92,7 @@ impl lb_status {
         Self::Taken,
         Self::Full,
         Self::Mixed,
+        Self::Elsewhere,
     ];
 
     const fn text(self) -> &'static CStr {
@@ -119,6 +122,7 @@ impl lb_status {
             Self::Taken => c"another flow has one of its tuples: leave it out",
             Self::Full => c"the flow table is full: make a larger one",
             Self::Mixed => c"its two tuples are not of one flow",
+            Self::Elsewhere => c"its packets go to another core: restore it there",
         }
     }
 }

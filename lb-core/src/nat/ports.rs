@@ -6,12 +6,14 @@ use core::ops::RangeInclusive;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct PortRange {
-    first: u16,
+    first: u32,
     /// How many ports from `first` on lie before the reserved part.
     before: u32,
     /// Where the ports behind the reserved part begin.
     resume: u32,
     count: u32,
+    /// From one port to the next.
+    step: u32,
 }
 
 impl PortRange {
@@ -32,7 +34,23 @@ impl PortRange {
         let (before, resume) =
             if disjoint { (all, last as u32 + 1) } else { (lowest.saturating_sub(first) as u32, highest as u32 + 1) };
         let count = before + (last as u32 + 1).saturating_sub(resume);
-        if count == 0 { None } else { Some(Self { first, before, resume, count }) }
+        let first = first as u32;
+        if count == 0 { None } else { Some(Self { first, before, resume, count, step: 1 }) }
+    }
+
+    /// Of a range that `cores` have a share of each, the one of this core, which is below `cores`: the ports that divided by
+    /// `cores` leave `core`, so that a port tells its core whatever is reserved. `None` if there are none.
+    pub fn share(self, core: u16, cores: u16) -> Option<Self> {
+        let (core, step) = (u32::from(core), u32::from(cores));
+        // The first of these many ports from `from` on, and how many there are.
+        let part = |from: u32, many: u32| {
+            let skipped = (core + step).checked_sub(from.checked_rem(step)?)?.checked_rem(step)?;
+            Some((from + skipped, many.saturating_sub(skipped).div_ceil(step)))
+        };
+        let (first, before) = part(self.first, self.before)?;
+        let (resume, behind) = part(self.resume, self.count - self.before)?;
+        let count = before + behind;
+        (count > 0).then_some(Self { first, before, resume, count, step })
     }
 
     /// How many ports there are; at least one.
@@ -42,12 +60,12 @@ impl PortRange {
 
     /// Ports to try in this order, each once, `tries` at most: those from one that `start`, a random number, names, in turn.
     pub fn candidates(&self, start: u32, tries: u32) -> impl Iterator<Item = u16> + use<> {
-        let Self { first, before, resume, count } = *self;
+        let Self { first, before, resume, count, step } = *self;
         // Without a division for the numbers that there nearly always are.
         let around = move |n: u32| if n < count { n } else { n % count };
-        (0..count.min(tries)).map(move |step| {
-            let nth = around(around(start) + step);
-            let port = if nth < before { u32::from(first) + nth } else { resume + (nth - before) };
+        (0..count.min(tries)).map(move |tried| {
+            let nth = around(around(start) + tried);
+            let port = if nth < before { first + nth * step } else { resume + (nth - before) * step };
             port as u16
         })
     }
@@ -58,12 +76,13 @@ impl PortRange {
 impl Default for PortRange {
     fn default() -> Self {
         let (before, behind) = (30000 - 1024, 65536 - 32768);
-        Self { first: 1024, before, resume: 32768, count: before + behind }
+        Self { first: 1024, before, resume: 32768, count: before + behind, step: 1 }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
 
     #[test]
@@ -87,6 +106,27 @@ mod tests {
         }
         assert_eq!(PortRange::new(RangeInclusive::new(3, 2), 9..=9), None);
         assert_eq!(PortRange::new(3..=4, 1..=9), None);
+    }
+
+    #[test]
+    fn shares_are_the_whole_range_and_have_no_port_in_common() {
+        for (ports, reserved) in
+            [(1024..=65535, 30000..=32767), (1..=20, 7..=9), (5..=7, 6..=6), (0..=3, RangeInclusive::new(9, 0))]
+        {
+            let whole = PortRange::new(ports, reserved).unwrap();
+            for cores in [1, 2, 3, 7, 64] {
+                let mut all = std::vec::Vec::new();
+                for core in 0..cores {
+                    let Some(share) = whole.share(core, cores) else { continue };
+                    let ports: std::vec::Vec<u16> = share.candidates(0, u32::MAX).collect();
+                    assert_eq!(ports.len() as u32, share.count());
+                    assert!(ports.iter().all(|port| port % cores == core), "{whole:?}, {core} of {cores}");
+                    all.extend(ports);
+                }
+                all.sort_unstable();
+                assert!(all.into_iter().eq(whole.candidates(0, u32::MAX)), "{whole:?}, {cores} cores");
+            }
+        }
     }
 
     #[test]

@@ -55,6 +55,20 @@ pub struct Source {
     pub loopback: bool,
 }
 
+/// What packets to an address may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receiver {
+    /// To a service: the address is theirs alone.
+    Service,
+    /// To a service or to the node: the port tells.
+    Node {
+        /// Also replies to masqueraded flows.
+        masquerades: bool,
+    },
+    /// To no service.
+    Other,
+}
+
 impl<M: AsRef<[u8]>> RuleTable<M> {
     /// What becomes of a new flow that begins with a packet of this tuple.
     pub fn decide(&self, tuple: &Tuple, origin: Origin) -> Decision<'_> {
@@ -153,6 +167,30 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     /// Whether a packet to this address may dial a service, whatever its port.
     pub(crate) fn may_be_dialled(&self, destination: Address) -> bool {
         self.claims(destination).any() || self.node().is_some_and(|node| node.address(destination) != 0)
+    }
+
+    /// What packets to this address may be, whatever their ports.
+    pub(crate) fn receiver(&self, destination: Address) -> Receiver {
+        let Some(node) = self.node() else { return Receiver::Other };
+        if self.screen.may_be_ruled(destination) {
+            let masquerades = node.masquerade_addresses().any(|(_, address)| address == destination);
+            if masquerades || node.address(destination) != 0 {
+                return Receiver::Node { masquerades };
+            }
+        }
+        // A ClusterIP stays a Service's once its Service is gone, for the sake of flows that stay (§11.1).
+        if self.claims(destination).any() || node.in_service_cidrs(destination) {
+            Receiver::Service
+        } else {
+            Receiver::Other
+        }
+    }
+
+    /// Whether a packet to one of the node's addresses is for a service, and no reply: a node port stays one once its Service is gone.
+    pub(crate) fn serves_on_node(&self, tuple: &Tuple) -> bool {
+        let Some(node) = self.node() else { return false };
+        let (first, last) = node.reserved_ports();
+        (first..=last).contains(&tuple.destination_port) || self.owner(tuple, &node, None).is_some()
     }
 
     /// The service port that a known flow's destination belongs to now. A node port is found by its

@@ -23,6 +23,7 @@ use crate::prefetch::prefetch;
 use crate::tuple::{Address, Protocol};
 
 pub use apply::{ApplyError, Space};
+pub(crate) use decide::Receiver;
 pub use decide::{Decision, Fate, Source};
 pub use image::{LoadError, VERSION};
 pub use node::{NodeRules, SourceKind, Stale};
@@ -147,6 +148,13 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         directory::addresses(table.directory()).for_each(|address| screen.claim(address));
         table.screen = screen;
         Ok(table)
+    }
+
+    /// The same table, borrowed: rules that somebody else may ask while they stay where they are. It can't be updated.
+    pub fn view(&self) -> RuleTable<&[u8]> {
+        let (memory, hash, screen) = (self.memory.as_ref(), self.hash, self.screen.clone());
+        let Self { parts, key, fingerprint, generation, epochs_from, .. } = *self;
+        RuleTable { memory, parts, key, hash, screen, fingerprint, generation, epochs_from, room: None }
     }
 
     /// The memory that it lies in.

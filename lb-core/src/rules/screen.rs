@@ -23,6 +23,7 @@ impl Screen {
     pub(super) fn set_node(&mut self, node: &NodeRules<'_>) {
         (self.node, self.ruled) = (Sieve::EMPTY, Sieve::EMPTY);
         node.blocks().for_each(|block| self.node.add(block));
+        node.masquerade_addresses().for_each(|(_, address)| self.ruled.add(Prefix::host(address)));
         if node.has(flag::DROP_UNALLOCATED) {
             node.service_cidrs().for_each(|block| self.ruled.add(block));
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -21,7 +22,7 @@ use crate::run::{self, Files, Objects, Options, Origin};
 /// kernel's, or the router's, that sends the traffic here; the README shows how. The objects are watched: a change takes
 /// effect at once and as a whole, a bad one is refused and all stays as it was.
 ///
-/// SIGHUP reads the objects again, SIGTERM finishes what is queued and ends. Needs CAP_NET_ADMIN (tap) or CAP_NET_RAW
+/// SIGHUP reads the objects again, SIGTERM ends: after --drain, and what is queued is finished. Needs CAP_NET_ADMIN (tap) or CAP_NET_RAW
 /// (af_packet).
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -43,12 +44,21 @@ pub(super) struct Run {
     /// Where to add a line of JSON for every flow that begins, and one when it ends (`end`) or `lb run` does (`open`)
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// Flows that may be tracked at a time, of each family
+    /// Threads that share the traffic, by client, each with a queue of every device; a TAP interface that is there already needs `multi_queue`
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// Flows that may be tracked at a time, of each family, by each worker
     #[arg(long, value_name = "COUNT", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     flows: u32,
     /// Where flows are kept, and taken from at the start: whoever is connected stays so across a restart, even after a kill
     #[arg(long, value_name = "FILE")]
     flow_file: Option<PathBuf>,
+    /// Where to say, by ARP and neighbour discovery, that the Services' addresses are here (repeatable); one machine of a link at a time
+    #[arg(long, value_name = "INTERFACE")]
+    answer_arp: Vec<String>,
+    /// How many seconds connections may take to end after a SIGTERM; meanwhile health checks are answered with 503
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    drain: u32,
     /// How to log to standard error
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -84,15 +94,18 @@ impl Run {
             Some(key) => key,
             None => clock::random().context("a key")?,
         };
-        let Self { devices, flows, metrics, log, flow_file, .. } = self;
+        let Self { devices, workers, flows, metrics, log, flow_file, answer_arp, drain, .. } = self;
         run::run(Options {
             devices,
             origin: self.source.origin(self.objects, self.image, self.node)?,
             config: Config::new(key, seed),
+            workers,
             flows,
             metrics,
             log,
             flow_file,
+            answer_arp,
+            drain: Duration::from_secs(drain.into()),
         })?;
         Ok(Outcome::Fine)
     }

@@ -102,7 +102,7 @@ impl Router {
                     }
                     self.held.push_back((datagram, origin, packet));
                 }
-                Verdict::Drop(_) => {}
+                Verdict::Drop(_) | Verdict::Elsewhere(_) => {}
                 Verdict::Reject(reason) => {
                     if let Some(reply) = self.engine.reply(now, &mut packet, reason) {
                         if let (Some(trace), Some(interface)) = (trace.as_mut(), self.interface.as_mut()) {

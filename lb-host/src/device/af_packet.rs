@@ -32,6 +32,8 @@ nix::setsockopt_impl!(
     nix::sys::socket::sockopt::SetBool
 );
 
+nix::setsockopt_impl!(Fanout, libc::SOL_PACKET, libc::PACKET_FANOUT, u32, nix::sys::socket::sockopt::SetStruct<u32>);
+
 /// `PACKET_IGNORE_OUTGOING` of linux/if_packet.h.
 const IGNORE_OUTGOING: libc::c_int = 23;
 
@@ -45,13 +47,15 @@ struct VnetHeader;
 struct IgnoreOutgoing;
 #[derive(Clone, Copy)]
 struct BypassQueue;
+#[derive(Clone, Copy)]
+struct Fanout;
 
 impl PacketSocket {
-    /// Opens a socket on the interface of this name.
+    /// Opens a socket on the interface of this name; one of several among which the kernel shares out frames by flow.
     ///
     /// # Errors
     /// There is no such interface, or the right `CAP_NET_RAW` is missing.
-    pub fn open(name: &str) -> io::Result<Self> {
+    pub fn open(name: &str, queues: usize) -> io::Result<Self> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
         set(&socket, VnetHeader, true)?;
@@ -60,7 +64,13 @@ impl PacketSocket {
         // More than the sysctl's limit needs CAP_NET_ADMIN, and is only a matter of bursts.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &QUEUE);
         let _ = setsockopt(&socket, sockopt::SndBuf, &QUEUE);
-        bind(socket.as_raw_fd(), &link(name)?)?;
+        let link = link(name)?;
+        bind(socket.as_raw_fd(), &link)?;
+        if queues > 1 {
+            // A number for this process' sockets on this interface, as other processes may share theirs out, too.
+            let group = (std::process::id() as u16).wrapping_add(link.ifindex() as u16);
+            setsockopt(&socket, Fanout, &(u32::from(group) | libc::PACKET_FANOUT_HASH << 16))?;
+        }
         // What came between opening and binding is of any interface.
         let mut frame = Frame::new();
         while nix::sys::socket::recv(socket.as_raw_fd(), frame.room(), MsgFlags::MSG_DONTWAIT).is_ok() {}
@@ -73,7 +83,7 @@ fn set<O: SetSockOpt<Val = bool>>(socket: &OwnedFd, option: O, value: bool) -> i
 }
 
 /// The link-layer address of an interface, which names it to [`bind`].
-fn link(name: &str) -> io::Result<LinkAddr> {
+pub(crate) fn link(name: &str) -> io::Result<LinkAddr> {
     let links = getifaddrs()?.filter(|one| one.interface_name == name).filter_map(|one| one.address);
     let link = links.filter_map(|address| address.as_link_addr().copied()).next();
     link.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such interface; `ip link` lists them"))

@@ -73,8 +73,14 @@ impl Frame {
 
     /// Makes this frame the same as another, head included.
     pub fn copy_from(&mut self, other: &Self) {
-        self.buffer[..other.length].copy_from_slice(other.with_head());
-        self.length = other.length;
+        self.copy_from_bytes(other.with_head());
+    }
+
+    /// Makes this the frame of these bytes, a head and what follows it. What does not fit is cut.
+    pub fn copy_from_bytes(&mut self, bytes: &[u8]) {
+        let length = bytes.len().min(self.buffer.len());
+        self.buffer[..length].copy_from_slice(&bytes[..length]);
+        self.set_length(length);
     }
 
     /// The state of the transport checksum that translation has to keep up.

@@ -6,6 +6,7 @@ pub mod file;
 pub mod frame;
 pub mod link;
 pub mod name;
+pub mod neighbour;
 pub mod tap;
 
 use std::io;

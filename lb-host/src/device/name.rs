@@ -22,15 +22,16 @@ pub enum Name {
 }
 
 impl Name {
-    /// Opens it.
+    /// Opens one of its queues, of which there are to be so many.
     ///
     /// # Errors
-    /// The system's, or what is wrong with a capture.
-    pub fn open(&self) -> io::Result<Box<dyn Device>> {
+    /// The system's, or what is wrong with a capture, which has one queue only.
+    pub fn open(&self, queues: usize) -> io::Result<Box<dyn Device>> {
         Ok(match self {
-            Self::Tap(name) => Box::new(Tap::open(name)?),
-            Self::AfPacket(name) => Box::new(PacketSocket::open(name)?),
-            Self::Pcap(input, output) => Box::new(CaptureFile::open(input, output)?),
+            Self::Tap(name) => Box::new(Tap::open(name, queues)?),
+            Self::AfPacket(name) => Box::new(PacketSocket::open(name, queues)?),
+            Self::Pcap(input, output) if queues == 1 => Box::new(CaptureFile::open(input, output)?),
+            Self::Pcap(..) => return Err(io::Error::other("a capture is one queue, for one worker")),
         })
     }
 }

@@ -16,12 +16,13 @@ pub struct Tap {
 
 impl Tap {
     /// Attaches to the interface of this name, or makes it: one that is made here goes with the process, one from `ip
-    /// tuntap add` stays.
+    /// tuntap add` stays. Where there are to be several queues this is one of them; the kernel sends a flow's frames to the
+    /// queue that its last one came from.
     ///
     /// # Errors
     /// The system's: there is no `/dev/net/tun`, the name is another interface's, the right `CAP_NET_ADMIN` is missing,
-    /// or another process is attached.
-    pub fn open(name: &str) -> io::Result<Self> {
+    /// another process is attached, or the interface was not made for several queues.
+    pub fn open(name: &str, queues: usize) -> io::Result<Self> {
         let build = |multi_queue| {
             DeviceBuilder::new()
                 .name(name)
@@ -32,9 +33,13 @@ impl Tap {
                 .build_sync()
         };
         // An interface with queues takes them only from those who ask for them.
-        let device = match build(false) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => build(true)?,
-            device => device?,
+        let device = match (build(queues > 1), queues) {
+            (Err(error), 1) if error.raw_os_error() == Some(libc::EINVAL) => build(true)?,
+            (Err(error), 2..) if error.raw_os_error() == Some(libc::EINVAL) => {
+                let why = format!("it has one queue: make it by `ip tuntap add {name} mode tap vnet_hdr multi_queue`");
+                return Err(io::Error::new(error.kind(), why));
+            }
+            (device, _) => device?,
         };
         device.set_nonblocking(true)?;
         Ok(Self { device })

@@ -5,6 +5,7 @@
 
 mod disruption;
 mod established;
+mod fate;
 mod outcome;
 mod probe;
 mod reason;
@@ -81,7 +82,7 @@ impl Differences {
         Self {
             node: vips::node_changes(old.node.as_ref(), new.node.as_ref()),
             vips: vips::changes(&old, &new, after),
-            fates: probe::fates(before, after, sources),
+            fates: fate::fates(before, after, sources),
             established: established::changes(before, after),
             maglev: disruption::disruptions(before.rules, after.rules),
             trace: None,

@@ -6,10 +6,9 @@ use lb_core::control::Detector;
 use lb_core::rules::{Vip, VipClass};
 use lb_core::{Address, Family, Origin, Protocol, RuleTable, Tuple};
 
-use super::{FateChange, Outcome, Side, reason};
+use super::Side;
 use crate::dialled::EPHEMERAL;
 use crate::listing::label;
-use crate::path::socket;
 
 /// Who sends, besides the node itself and the world outside.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +37,7 @@ pub(super) enum Aim {
 }
 
 impl Aim {
-    fn words(self) -> &'static str {
+    pub(super) fn words(self) -> &'static str {
         match self {
             Self::Dial(_) => "dial",
             Self::Unmatched => "dial a port of no service",
@@ -56,35 +55,6 @@ pub(super) struct Probe {
     pub(super) origin: Origin,
 }
 
-/// Asks both sides about every probe, and tells those that they answer differently.
-pub(super) fn fates(before: &Side<'_>, after: &Side<'_>, sources: &Sources) -> Vec<FateChange> {
-    probes(before, after, sources).iter().filter_map(|probe| ask(before, after, probe)).collect()
-}
-
-/// Asks both sides about one.
-pub(super) fn ask(before: &Side<'_>, after: &Side<'_>, probe: &Probe) -> Option<FateChange> {
-    let [old, new] = [before, after].map(|side| Outcome::of(side.rules, &probe.tuple, probe.origin));
-    if old.is_like(&new) {
-        return None;
-    }
-    Some(FateChange {
-        source: probe.source,
-        does: probe.aim.words(),
-        packet: probe.tuple.to_string(),
-        destination: destination(&probe.tuple),
-        reason: reason::reason(probe, (&old, before.mode()), (&new, after.mode())),
-        before: old,
-        after: new,
-    })
-}
-
-fn destination(tuple: &Tuple) -> String {
-    match tuple.protocol.has_ports() {
-        true => format!("{} {}", tuple.protocol, socket(tuple.destination, tuple.destination_port)),
-        false => format!("{} {}", tuple.protocol, tuple.destination),
-    }
-}
-
 /// Somebody who sends.
 struct Sender {
     name: &'static str,
@@ -92,7 +62,8 @@ struct Sender {
     origin: Origin,
 }
 
-fn probes(before: &Side<'_>, after: &Side<'_>, sources: &Sources) -> Vec<Probe> {
+/// Every probe that the two sides suggest.
+pub(super) fn probes(before: &Side<'_>, after: &Side<'_>, sources: &Sources) -> Vec<Probe> {
     let vips = vips(before.rules, after.rules);
     let mut probes = Vec::new();
     for family in [Family::V4, Family::V6] {

@@ -8,7 +8,8 @@ use lb_core::wire::{self, Content};
 use lb_core::{Address, Balancer, Block, Config, Instant, Link, Meta, Origin, Packet, Sizes, Tuple, Verdict, blocks};
 use serde::Serialize;
 
-use super::probe::{Aim, Probe, ask};
+use super::fate::ask;
+use super::probe::{Aim, Probe};
 use super::{FateChange, Side};
 use crate::device::capture::{ReadError, Reader};
 use crate::device::link::engine_part;
@@ -126,8 +127,7 @@ fn engine<'m, 'r>(
     seed: u64,
     memory: &'m mut [Block],
 ) -> Option<Engine<'m, 'r>> {
-    let rules = lb_core::RuleTable::load(side.rules.memory().as_slice()).ok()?;
-    Balancer::new(Config::new([0; 16], seed), sizes(before, after), memory, rules).ok()
+    Balancer::new(Config::new([0; 16], seed), sizes(before, after), memory, side.rules.view()).ok()
 }
 
 /// Another endpoint than before, where a hash decides on both sides: any other choice differs from run to run.

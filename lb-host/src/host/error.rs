@@ -101,7 +101,7 @@ impl Host {
             _ => self.bound_to(own).is_some(),
         };
         if !known {
-            let late = self.ended.contains(&(own, other));
+            let late = self.ended.contains(quoted.protocol, own, other);
             let strangeness = if late { Strangeness::Late } else { Strangeness::NoSocket };
             return self.note(now, strangeness, quoted, packet);
         }

@@ -25,11 +25,12 @@
 mod error;
 mod ping;
 mod queue;
+mod recent;
 mod stray;
 mod tcp;
 mod udp;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use lb_core::wire::{Content, Headers, parse};
@@ -39,6 +40,7 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
 use crate::chance::Chance;
 use queue::Queue;
+use recent::Recent;
 
 pub use error::Error;
 pub use ping::Echo;
@@ -72,7 +74,7 @@ pub struct Host {
     /// Connections by their two ends, this host's first.
     by_ends: BTreeMap<(Socket, Socket), ConnectionId>,
     /// The ends of connections that were, and of datagrams sent from ports that were given back.
-    ended: BTreeSet<(Socket, Socket)>,
+    ended: Recent,
     datagrams: BTreeMap<UdpId, udp::Bound>,
     pinger: Option<ping::Pinger>,
     strays: VecDeque<Stray>,
@@ -106,7 +108,7 @@ impl Host {
             listeners: BTreeMap::new(),
             connections: BTreeMap::new(),
             by_ends: BTreeMap::new(),
-            ended: BTreeSet::new(),
+            ended: Recent::default(),
             datagrams: BTreeMap::new(),
             pinger: None,
             strays: VecDeque::new(),

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use lb_core::wire::{Headers, TcpFlags};
-use lb_core::{Address, Instant, Tuple};
+use lb_core::{Address, Instant, Protocol, Tuple};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{self, SocketBuffer, State};
 use smoltcp::time::Duration;
@@ -250,7 +250,7 @@ impl Host {
             Some(id) => self.continue_connection(now, id, flags, packet),
             None if begins => self.begin_connection(now, own, other, tuple, packet),
             None => {
-                let late = self.ended.contains(&(own, other));
+                let late = self.ended.contains(Protocol::TCP, own, other);
                 let strangeness = if late { Strangeness::Late } else { Strangeness::NoSocket };
                 self.note(now, strangeness, tuple, packet.clone());
                 self.ingest(now, packet);
@@ -381,7 +381,7 @@ impl Host {
         if let Some(connection) = self.connections.remove(&id) {
             self.sockets.remove(connection.handle);
             self.by_ends.remove(&(connection.own, connection.other));
-            self.ended.insert((connection.own, connection.other));
+            self.ended.insert(Protocol::TCP, connection.own, connection.other);
         }
     }
 

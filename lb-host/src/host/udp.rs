@@ -1,13 +1,13 @@
 //! UDP as programs use it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
-use lb_core::{Address, Instant, Tuple};
+use lb_core::{Address, Instant, Protocol, Tuple};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket as UdpSocket, UdpMetadata};
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
-use super::{EPHEMERAL, Error, Host, Socket, Strangeness, address, ip};
+use super::{EPHEMERAL, Error, Host, Recent, Socket, Strangeness, address, ip};
 
 /// The name of a bound port on its host, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,7 +37,7 @@ pub(super) struct Bound {
     port: u16,
     errors: VecDeque<(Socket, Error)>,
     /// The two ends of what was sent, this host's first.
-    asked: BTreeSet<(Socket, Socket)>,
+    asked: Recent,
 }
 
 impl Host {
@@ -66,7 +66,7 @@ impl Host {
         socket.bind(IpListenEndpoint { addr: address.map(ip), port }).map_err(|_| Error::InUse)?;
         let handle = self.sockets.add(socket);
         let id = UdpId(self.fresh_id());
-        self.datagrams.insert(id, Bound { handle, address, port, errors: VecDeque::new(), asked: BTreeSet::new() });
+        self.datagrams.insert(id, Bound { handle, address, port, errors: VecDeque::new(), asked: Recent::default() });
         Ok(id)
     }
 
@@ -74,7 +74,7 @@ impl Host {
     pub fn unbind(&mut self, id: UdpId) {
         if let Some(bound) = self.datagrams.remove(&id) {
             self.sockets.remove(bound.handle);
-            self.ended.extend(bound.asked);
+            bound.asked.iter().for_each(|(protocol, own, other)| self.ended.insert(protocol, own, other));
         }
     }
 
@@ -98,7 +98,7 @@ impl Host {
         if payload.len() > longest {
             return Err(Error::TooLong);
         }
-        bound.asked.insert(((own, bound.port), to));
+        bound.asked.insert(Protocol::UDP, (own, bound.port), to);
         let mut metadata = UdpMetadata::from(IpEndpoint::new(ip(to.0), to.1));
         metadata.local_address = Some(ip(own));
         self.sockets.get_mut::<UdpSocket>(bound.handle).send_slice(payload, metadata).map_err(|_| Error::InUse)
@@ -122,9 +122,9 @@ impl Host {
 
     pub(super) fn receive_datagram(&mut self, now: Instant, tuple: Tuple, packet: Vec<u8>) {
         if self.bound_to((tuple.destination, tuple.destination_port)).is_none() {
-            let ends = ((tuple.destination, tuple.destination_port), (tuple.source, tuple.source_port));
+            let (own, other) = ((tuple.destination, tuple.destination_port), (tuple.source, tuple.source_port));
             let strangeness = match tuple.destination_port < EPHEMERAL.0 {
-                _ if self.ended.contains(&ends) => Strangeness::Late,
+                _ if self.ended.contains(Protocol::UDP, own, other) => Strangeness::Late,
                 true => Strangeness::Closed,
                 false => Strangeness::NoSocket,
             };

@@ -15,14 +15,13 @@ use lb_core::Family;
 use super::address::lenient_address;
 use super::endpoints::{HEADLESS, SERVICE_NAME, service_key};
 use super::manifest::{Manifests, Placed};
+use super::node::ZONE;
 use super::place::Problem;
 use super::service::{annotation, headless, kind};
 use super::topology;
 
 /// Who made a slice.
 pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// The zone of a Node.
-pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
 /// Who makes slices by selector.
 pub(crate) const SELECTING: &str = "endpointslice-controller.k8s.io";
 /// Who makes slices of v1 Endpoints.

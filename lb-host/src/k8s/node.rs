@@ -5,8 +5,10 @@ use lb_core::{Address, Prefix, control};
 
 use super::Placed;
 use super::address::{lenient_address, lenient_prefix};
-use super::endpoint_controller::ZONE;
 use super::settings::Settings;
+
+/// The label with the zone of a Node.
+pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// The name of the node when neither a Node object nor the user names one.
 const UNNAMED: &str = "node";

@@ -11,8 +11,8 @@ use std::fmt;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, ForZone};
 
-use super::endpoint_controller::ZONE;
 use super::manifest::Placed;
+use super::node::ZONE;
 
 /// How much more than its fair share of traffic an endpoint may get.
 const OVERLOAD: f64 = 0.2;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::written;
 use crate::dialled;
 use crate::k8s::address::{lenient_address, lenient_prefix};
-use crate::k8s::endpoint_controller::ZONE;
+use crate::k8s::node::ZONE;
 use crate::k8s::settings::{self, DetectLocal, NodePortEntry};
 use crate::k8s::{Cluster, Document, Manifests, Place, Problem, Problems, Settings, Taken, node};
 

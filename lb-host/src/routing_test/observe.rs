@@ -124,7 +124,7 @@ fn word(verdict: Verdict) -> Word {
         Verdict::Pass => Word::Pass,
         Verdict::Accept => Word::Accept,
         Verdict::Forward { .. } => Word::Forward,
-        Verdict::Drop(_) | Verdict::Hold(_) => Word::Drop,
+        Verdict::Drop(_) | Verdict::Hold(_) | Verdict::Elsewhere(_) => Word::Drop,
         Verdict::Reject(_) => Word::Reject,
     }
 }

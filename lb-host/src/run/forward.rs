@@ -6,10 +6,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lb_core::{Balancer, Datagram, Direction, Instant, Meta, Packet, Verdict};
 
 use super::journal::Journal;
+use super::lines::Lines;
 use crate::device::Frame;
 use crate::flow_log::{FlowLog, Moment};
 
@@ -29,14 +31,27 @@ pub(super) struct Forwarder<'m> {
     held: VecDeque<(Datagram, Vec<u8>)>,
     extra: Vec<Frame>,
     extras: usize,
-    pub(super) log: Option<FlowLog<Box<dyn io::Write>>>,
-    pub(super) journal: Option<Journal>,
+    pub(super) log: Option<FlowLog<Lines>>,
+    pub(super) journal: Option<Arc<Mutex<Journal>>>,
+    /// Whether something was added to the journal that is not handed to the system yet.
+    noted: bool,
+    /// Frames that turned out to be another worker's, which.
+    pub(super) elsewhere: Vec<(u16, Vec<u8>)>,
 }
 
 impl<'m> Forwarder<'m> {
     pub(super) fn new(balancer: Balancer<'m, Vec<u8>>) -> Self {
         let extra = (0..EXTRA).map(|_| Frame::new()).collect();
-        Self { balancer, held: VecDeque::new(), extra, extras: 0, log: None, journal: None }
+        Self {
+            balancer,
+            held: VecDeque::new(),
+            extra,
+            extras: 0,
+            log: None,
+            journal: None,
+            noted: false,
+            elsewhere: Vec::new(),
+        }
     }
 
     /// Judges frames and moves those that leave to the front, in their order; returns how many those are. What else is
@@ -58,7 +73,10 @@ impl<'m> Forwarder<'m> {
             }
         }
         // A flow is written down before its first packet leaves: whoever comes after us knows every flow that anybody saw.
-        self.journal.as_mut().map_or(Ok(()), Journal::flush)?;
+        if let Some(journal) = self.journal.as_ref().filter(|_| self.noted) {
+            journal.lock().unwrap_or_else(PoisonError::into_inner).flush()?;
+        }
+        self.noted = false;
         Ok(leaving)
     }
 
@@ -100,6 +118,7 @@ impl<'m> Forwarder<'m> {
                 }
                 self.held.push_back((datagram, frame.with_head().to_vec()));
             }
+            Verdict::Elsewhere(core) => self.elsewhere.push((core, frame.with_head().to_vec())),
             Verdict::Drop(_) => {}
         }
         Ok((false, released))
@@ -109,8 +128,9 @@ impl<'m> Forwarder<'m> {
     fn note(&mut self, now: Instant, verdict: Verdict) -> io::Result<()> {
         let Verdict::Forward { flow: id, direction: Direction::Original } = verdict else { return Ok(()) };
         let Some(flow) = self.balancer.flow(id) else { return Ok(()) };
-        if let Some(journal) = &mut self.journal {
-            journal.add(&flow)?;
+        if let Some(journal) = &self.journal {
+            journal.lock().unwrap_or_else(PoisonError::into_inner).add(&flow)?;
+            self.noted = true;
         }
         self.log.as_mut().map_or(Ok(()), |log| log.packet(None, Moment { origin: 0, now }, id, &flow))
     }

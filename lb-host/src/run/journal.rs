@@ -4,6 +4,7 @@
 //! FILE               all flows, written anew every few seconds, at once under its name
 //! FILE.journal       a line for every flow that began since, written before its first packet leaves
 //! FILE.journal.old   the same from before, while FILE is being written
+//! FILE.key           how clients are shared out, where there are several workers
 //! ```
 //! A process that is killed leaves the three as they are; the next reads them in the order FILE, old, journal, and of two
 //! lines about one pair of ends the later holds. A line is a JSON object. Times are seconds since 1970.
@@ -11,12 +12,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use lb_core::flow::State;
 use lb_core::{Flow, Instant, Tuple};
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::device::capture::Output;
 use crate::dialled;
 
@@ -168,6 +171,29 @@ impl Journal {
         fs::rename(&journal, &old)?;
         self.out = BufWriter::new(File::options().append(true).create(true).open(&journal)?);
         Ok(())
+    }
+}
+
+/// The key by which clients are shared out between workers, kept beside the file of flows: a flow has to come back to the worker that
+/// its ports tell.
+///
+/// # Errors
+/// It can't be read or written, or is none.
+pub(super) fn key(path: &Path) -> Result<[u8; 16], FlowFileError> {
+    let path = beside(path, ".key");
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "is no key: 32 hexadecimal digits; remove the file");
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let key = (text.len() == 32).then(|| u128::from_str_radix(&text, 16).ok()).flatten();
+            key.map(u128::to_be_bytes).ok_or_else(|| failed(&path)(invalid()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = clock::random().map_err(failed(&path))?;
+            let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+            let written = file.and_then(|mut file| write!(file, "{:032x}", u128::from_be_bytes(key)));
+            written.map_err(failed(&path)).map(|()| key)
+        }
+        Err(error) => Err(failed(&path)(error)),
     }
 }
 

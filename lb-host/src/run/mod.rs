@@ -5,27 +5,33 @@
 //!   SIGHUP, SIGTERM --------------------------------------> worker ---+--> FILE, FILE.journal (flows)
 //!                                  device --frames--> engine --frames--> device      '--> --log
 //! ```
-//! One thread owns the engine and the devices (`worker.rs`); this one waits for what changes.
+//! Workers own engines and queues of the devices (`worker.rs`, `crew.rs`); this thread waits for what changes.
 
 #[cfg(feature = "watch")]
 pub mod api;
+mod crew;
 mod files;
 mod forward;
 mod http;
 mod journal;
+mod lines;
+mod neighbours;
+mod queue;
 mod status;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use lb_core::control::{Node, Service, Slice};
-use lb_core::rules::ApplyError;
-use lb_core::{Config, RuleTable, Sizes};
+use lb_core::rules::{ApplyError, VipClass};
+use lb_core::{Address, Config, RuleTable, Share, Sizes};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
@@ -35,13 +41,17 @@ use crate::device::Name;
 use crate::k8s::Problems;
 use crate::metrics::Metrics;
 use crate::rules::{self, Change, Changes, Following};
+use crew::Crew;
 use http::{Answers, HealthPorts};
 use journal::Journal;
+use lines::Lines;
+use neighbours::Neighbours;
 use status::Status;
-use worker::{Setup, Worker};
+use worker::Setup;
 
 pub use journal::FlowFileError;
-pub use worker::{Counts, DeviceCounts};
+pub use queue::DeviceCounts;
+pub use worker::Counts;
 
 /// What a data plane is to do.
 pub struct Options {
@@ -51,7 +61,9 @@ pub struct Options {
     pub origin: Box<dyn Origin>,
     /// The engine's key and seed.
     pub config: Config,
-    /// How many flows of each family may be tracked.
+    /// How many threads share the traffic, at least 1.
+    pub workers: u16,
+    /// How many flows of each family may be tracked, by each of them.
     pub flows: u32,
     /// Where `/metrics`, `/healthz` and `/livez` are answered.
     pub metrics: Option<SocketAddr>,
@@ -59,6 +71,10 @@ pub struct Options {
     pub log: Option<PathBuf>,
     /// Where flows are kept for the next data plane.
     pub flow_file: Option<PathBuf>,
+    /// Interfaces on which to say that the Services' addresses are here.
+    pub answer_arp: Vec<String>,
+    /// How long connections may take to end once it is to end itself.
+    pub drain: Duration,
 }
 
 /// Where objects come from.
@@ -153,6 +169,9 @@ enum Event {
     Ended,
 }
 
+/// How often it is looked whether the last connection ended.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// How often the flow table is written to its file.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -184,7 +203,7 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
     let journal = match &options.flow_file {
         Some(path) => {
             journal::save(path, &flows)?;
-            Some(Journal::open(path)?)
+            Some(Arc::new(Mutex::new(Journal::open(path)?)))
         }
         None => None,
     };
@@ -199,25 +218,36 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
         fragments: REMEMBERED,
     };
     let found = flows.len();
+    let mut config = options.config.clone();
+    if options.workers > 1 {
+        let key = match &options.flow_file {
+            Some(path) => journal::key(path)?,
+            None => clock::random()?,
+        };
+        config.share = Share { core: 0, cores: options.workers, key };
+        config.replies_per_second /= u32::from(options.workers);
+    }
     let setup = Setup {
         devices: options.devices.clone(),
-        config: options.config.clone(),
+        config,
         sizes,
         rules: table,
-        flows,
+        flows: flows.into(),
         clock,
-        log: options.log.clone(),
+        log: options.log.as_deref().map(Lines::append).transpose()?,
         journal,
+        seen: (0..options.workers).map(|_| AtomicU64::new(clock.now().as_nanos())).collect(),
     };
-    let (worker, restored) = Worker::start(setup, events)?;
-    let worker = Arc::new(worker);
+    let (crew, restored) = Crew::start(options.workers, &setup, &events)?;
+    let crew = Arc::new(crew);
     let metrics = Arc::new(Metrics::new());
     metrics.restored(restored);
     if restored < found {
         warn!(found, restored, "not all flows of the file could be taken over");
     }
-    let status = Arc::new(Status::new(clock.now(), worker.seen.clone()));
-    let counting = Arc::downgrade(&worker);
+    let status = Arc::new(Status::new(clock.now(), setup.seen.clone()));
+    drop(setup);
+    let counting = Arc::downgrade(&crew);
     let answers = Answers {
         clock,
         status: status.clone(),
@@ -228,7 +258,8 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
         let address = http::serve(address, answers.clone())?;
         info!(%address, "answering /metrics, /healthz and /livez");
     }
-    let mut plane = Plane { clock, worker, metrics, status, answers, health_ports: HealthPorts::default() };
+    let neighbours = Neighbours::open(&options.answer_arp)?;
+    let mut plane = Plane { clock, crew, metrics, status, answers, health_ports: HealthPorts::default(), neighbours };
     plane.metrics.synced(clock.now(), clock::now() - began, source.changes(&objects), false);
     plane.tell(&source, &objects);
     let devices: Vec<_> = options.devices.iter().map(Name::to_string).collect();
@@ -236,9 +267,9 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
 
     let outcome = plane.wait(&happened, &mut source, &mut options);
     plane.status.ending();
-    let Plane { worker, answers, .. } = plane;
+    let Plane { crew, answers, .. } = plane;
     drop(answers);
-    let flows = ended(worker)?;
+    let flows = ended(crew)?;
     if let Some(path) = &options.flow_file {
         journal::save(path, &flows)?;
         Journal::open(path)?;
@@ -248,12 +279,12 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
 }
 
 /// The flows of a data plane that is to end.
-fn ended(mut worker: Arc<Worker>) -> anyhow::Result<Vec<lb_core::Flow>> {
+fn ended(mut crew: Arc<Crew>) -> anyhow::Result<Vec<lb_core::Flow>> {
     // A scrape may be under way; it is over in a moment.
     loop {
-        match Arc::try_unwrap(worker) {
+        match Arc::try_unwrap(crew) {
             Ok(alone) => return alone.end(),
-            Err(shared) => worker = shared,
+            Err(shared) => crew = shared,
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -313,41 +344,77 @@ fn tell_problems(following: &Following) {
     }
 }
 
+/// The addresses of all Services; those of nodes are their kernels' business.
+fn addresses(source: &Source, objects: &Objects) -> BTreeSet<Address> {
+    match (source, objects) {
+        (Source::Cluster(following), _) => following
+            .services()
+            .flat_map(|one| [&one.cluster_ips, &one.external_ips, &one.load_balancer_ips])
+            .flatten()
+            .copied()
+            .collect(),
+        (Source::Image, Objects::Image(table)) => {
+            let vips = table.segments().flat_map(|(_, segment)| segment.vips());
+            vips.filter(|vip| vip.class != VipClass::NodePort).map(|vip| vip.address).collect()
+        }
+        (Source::Image, _) => BTreeSet::new(),
+    }
+}
+
 /// A data plane at work.
 struct Plane {
     clock: Clock,
-    worker: Arc<Worker>,
+    crew: Arc<Crew>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
     answers: Answers,
     health_ports: HealthPorts,
+    neighbours: Neighbours,
 }
 
 impl Plane {
     /// Does what happens until it is to end.
     fn wait(&mut self, happened: &Receiver<Event>, source: &mut Source, options: &mut Options) -> anyhow::Result<()> {
         let mut saved = clock::now();
+        // When it ends at the latest, once it is to.
+        let mut latest = None;
         loop {
-            match happened.recv_timeout(SAVE_EVERY) {
+            match happened.recv_timeout(if latest.is_some() { LOOK_EVERY } else { SAVE_EVERY }) {
                 Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Ok(Event::Signal(SIGHUP)) => {
                     info!("SIGHUP: reading the objects again");
                     self.reload(source, options)?;
                 }
-                Ok(Event::Signal(signal)) => {
+                Ok(Event::Signal(signal)) if latest.is_some() || options.drain.is_zero() => {
                     info!(signal, "ending: finishing what is queued");
                     return Ok(());
+                }
+                Ok(Event::Signal(signal)) => {
+                    info!(signal, grace = ?options.drain, "draining: new connections are to go elsewhere, those there are may end");
+                    latest = Some(clock::now() + options.drain);
+                    self.status.ending();
+                    self.neighbours.serve(BTreeSet::new());
                 }
                 Ok(Event::Changed) => self.reload(source, options)?,
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            if latest.is_some_and(|latest| clock::now() >= latest || self.is_idle()) {
+                info!("drained: finishing what is queued");
+                return Ok(());
+            }
             if let Some(path) = options.flow_file.as_ref().filter(|_| clock::now() - saved >= SAVE_EVERY) {
-                let Ok(flows) = self.worker.flows() else { return Ok(()) };
+                let flows = self.crew.flows();
                 // Without room on the disk the journal still has the flows.
-                journal::save(path, &flows).unwrap_or_else(|error| error!("the flows were not saved: {error}"));
+                let saving = flows.and_then(|flows| Ok(journal::save(path, &flows)?));
+                saving.unwrap_or_else(|error| error!("the flows were not saved: {error:#}"));
                 saved = clock::now();
             }
         }
+    }
+
+    /// Whether no connection is left, nor a data plane.
+    fn is_idle(&self) -> bool {
+        self.crew.counts().map_or(true, |counts| counts.connections == 0)
     }
 
     /// Reads the objects again and puts the difference in force; if something is wrong with them all is as it was.
@@ -393,7 +460,7 @@ impl Plane {
                 self.put_difference(following, changes)
             }
             (Source::Image, Objects::Image(table)) => {
-                self.worker.swap(table.clone())?;
+                self.crew.swap(table)?;
                 Ok(Some((Changes::default(), true)))
             }
             _ => Ok(None),
@@ -408,13 +475,13 @@ impl Plane {
         if !differs {
             return Ok((changes != Changes::default()).then_some((changes, false)));
         }
-        match self.worker.apply(delta)? {
+        match self.crew.apply(&delta)? {
             Ok(()) => return Ok(Some((changes, false))),
             Err(ApplyError::NoSpace { .. }) => {}
             Err(error) => warn!("the difference could not be applied, all rules are replaced: {error}"),
         }
         let table = rules::grown(&following.control.image()?).context("a larger table")?;
-        self.worker.swap(table)?;
+        self.crew.swap(&table)?;
         Ok(Some((changes, true)))
     }
 
@@ -426,6 +493,9 @@ impl Plane {
             let node = following.control.node();
             let ports = self.status.serving(node, *eligible, following.services(), following.slices());
             self.health_ports.update(&ports, &self.answers);
+        }
+        if !self.status.is_ending() {
+            self.neighbours.serve(addresses(source, objects));
         }
     }
 }

@@ -17,8 +17,8 @@ const BATCH: Duration = Duration::from_secs(10);
 /// What is known of the data plane, shared by those who change it and those who tell about it.
 pub(super) struct Status {
     state: Mutex<State>,
-    /// When the data plane's thread was last at work.
-    seen: Arc<AtomicU64>,
+    /// When each of the data plane's workers was last at work.
+    seen: Arc<[AtomicU64]>,
 }
 
 struct State {
@@ -42,7 +42,7 @@ pub(super) struct Health {
 }
 
 impl Status {
-    pub(super) fn new(now: Instant, seen: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(now: Instant, seen: Arc<[AtomicU64]>) -> Self {
         let state =
             State { updated: now, queued: None, eligible: true, ending: false, node: None, checked: Vec::new() };
         Self { state: Mutex::new(state), seen }
@@ -78,9 +78,14 @@ impl Status {
         ports
     }
 
-    /// The data plane is about to end.
+    /// The data plane is about to end: load balancers are told to send nothing new.
     pub(super) fn ending(&self) {
         self.with(|state| state.ending = true);
+    }
+
+    /// Whether it is about to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.with(|state| state.ending)
     }
 
     /// `/healthz`: whether load balancers should send new connections here (§10.6).
@@ -112,12 +117,13 @@ impl Status {
         let live = self.is_live(now);
         self.with(|state| {
             let (_, service, slices) = state.checked.iter().find(|(known, ..)| *known == port)?;
-            health::answer(service, slices.iter(), state.node.as_ref()?, family, live)
+            health::answer(service, slices.iter(), state.node.as_ref()?, family, live && !state.ending)
         })
     }
 
     fn is_live(&self, now: Instant) -> bool {
-        let seen = Instant::from_nanos(self.seen.load(Ordering::Relaxed));
+        let seen = self.seen.iter().map(|seen| seen.load(Ordering::Relaxed)).min().unwrap_or(0);
+        let seen = Instant::from_nanos(seen);
         let waiting = self.with(|state| state.queued);
         waiting.is_none_or(|since| now.saturating_since(since) <= PATIENCE) && now.saturating_since(seen) <= BATCH
     }
@@ -155,7 +161,7 @@ mod tests {
             ("the node goes", None, false, 100, false, false, 100, 503, 200),
             ("the process goes", None, false, 100, true, true, 100, 503, 200),
         ] {
-            let status = Status::new(START, Arc::new(AtomicU64::new(after(seen).as_nanos())));
+            let status = Status::new(START, [100, seen].map(|seen| AtomicU64::new(after(seen).as_nanos())).into());
             status.with(|state| state.eligible = eligible);
             queued.into_iter().for_each(|at| status.queued(after(at)));
             if settled {
@@ -171,7 +177,7 @@ mod tests {
 
     #[test]
     fn its_body_is_what_kube_proxy_writes() {
-        let status = Status::new(START, Arc::new(AtomicU64::new(START.as_nanos())));
+        let status = Status::new(START, [AtomicU64::new(START.as_nanos())].into());
         let expected = "{\"lastUpdated\": \"2023-11-14T22:13:20Z\",\"currentTime\": \"2023-11-14T22:13:20Z\",\
                         \"nodeEligible\": true}";
         assert_eq!(status.healthz(START).body, expected);

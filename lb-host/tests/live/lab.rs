@@ -14,6 +14,8 @@ use lb_host::clock::now;
 pub(crate) enum Stick {
     /// A TAP interface.
     Tap,
+    /// The same with several queues.
+    TapQueues,
     /// A pair of veths, of which `lb run` has one end by a packet socket.
     Veth,
     /// Not at all: the kernel does what is done.
@@ -25,6 +27,7 @@ pub(crate) const PODS: usize = 3;
 
 pub(crate) struct Lab {
     id: String,
+    spaces: Vec<String>,
     pub(crate) stick: Stick,
     directory: tempfile::TempDir,
     children: Vec<Child>,
@@ -55,19 +58,15 @@ pub(crate) fn pod_number(pod: usize) -> usize {
     11 + pod
 }
 
+/// What a namespace that routes needs: with early demultiplexing packets would be tied to sockets before they went round.
+const ROUTES: &str = "net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.ip_early_demux=0 \
+                      net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0";
+
 impl Lab {
+    /// A node with its Pods and a client.
     pub(crate) fn new(stick: Stick, mtu: usize) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let id = format!("lb{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let directory = tempfile::tempdir().expect("a directory");
-        let lab = Self { id, stick, directory, children: Vec::new() };
-        let names =
-            ["node".to_owned(), "client".to_owned()].into_iter().chain((0..PODS).map(|pod| format!("pod{pod}")));
-        for name in names {
-            run(Command::new("ip").args(["netns", "add", &lab.space(&name)]));
-        }
-        lab.ip("node", "link set lo up\n");
-        lab.sysctl("node", "net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.ip_early_demux=0 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0");
+        let mut lab = Self::of(stick, &["client", "pod0", "pod1", "pod2"]);
+        lab.router("node");
         lab.link("client", "192.0.2.100", "2001:db8::100", "192.0.2.1", mtu);
         lab.ip("node", "addr add 2001:db8::1/128 dev lo\n");
         for pod in 0..PODS {
@@ -76,9 +75,31 @@ impl Lab {
             lab.link(&format!("pod{pod}"), &v4, &v6, "10.244.0.1", mtu);
         }
         if stick != Stick::None {
-            lab.hang(mtu);
+            lab.hang("node", mtu, ["192.0.2.1", "2001:db8::1"]);
         }
         lab
+    }
+
+    /// Machines that nothing connects yet.
+    pub(crate) fn of(stick: Stick, machines: &[&str]) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("lb{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut lab = Self { id, spaces: Vec::new(), stick, directory, children: Vec::new() };
+        machines.iter().for_each(|name| lab.machine(name));
+        lab
+    }
+
+    fn machine(&mut self, name: &str) {
+        run(Command::new("ip").args(["netns", "add", &self.space(name)]));
+        self.spaces.push(name.to_owned());
+    }
+
+    /// One more machine, which forwards.
+    pub(crate) fn router(&mut self, name: &str) {
+        self.machine(name);
+        self.ip(name, "link set lo up\n");
+        self.sysctl(name, ROUTES);
     }
 
     /// A link between the node and another machine, which has these addresses and its gateway at its other end.
@@ -102,23 +123,28 @@ impl Lab {
         );
     }
 
-    /// The stick that traffic goes to and comes back from: all TCP, UDP, SCTP and ICMP that does not come from it.
-    fn hang(&self, mtu: usize) {
+    /// The stick of a machine, that traffic goes to and comes back from: all TCP, UDP, SCTP and ICMP that does not come from
+    /// it. The machine's own has these addresses.
+    pub(crate) fn hang(&self, on: &str, mtu: usize, own: [&str; 2]) {
         match self.stick {
             Stick::None => {}
-            Stick::Tap => self.ip("node", &format!("tuntap add lb0 mode tap vnet_hdr\nlink set lb0 mtu {mtu}\n")),
+            Stick::Tap | Stick::TapQueues => {
+                let queues = if self.stick == Stick::Tap { "" } else { " multi_queue" };
+                self.ip(on, &format!("tuntap add lb0 mode tap vnet_hdr{queues}\nlink set lb0 mtu {mtu}\n"));
+            }
             Stick::Veth => {
-                self.ip("node", &format!("link add lb0 mtu {mtu} type veth peer name lb1 mtu {mtu}\n"));
-                self.sysctl("node", "net.ipv6.conf.lb1.disable_ipv6=1");
-                self.ip("node", "link set lb1 arp off up\n");
+                self.ip(on, &format!("link add lb0 mtu {mtu} type veth peer name lb1 mtu {mtu}\n"));
+                self.sysctl(on, "net.ipv6.conf.lb1.disable_ipv6=1");
+                self.ip(on, "link set lb1 arp off up\n");
             }
         }
         self.sysctl(
-            "node",
+            on,
             "net.ipv6.conf.lb0.accept_dad=0 net.ipv4.conf.lb0.rp_filter=0 net.ipv4.conf.lb0.accept_local=1",
         );
         let mut batch = String::from("link set lb0 arp off up\n");
-        for (family, loopback, icmp) in [("-4", "127.0.0.0/8", "icmp"), ("-6", "::1", "ipv6-icmp")] {
+        for (family, own, loopback, icmp) in [("-4", own[0], "127.0.0.0/8", "icmp"), ("-6", own[1], "::1", "ipv6-icmp")]
+        {
             batch += &format!("{family} rule add pref 1 iif lb0 lookup local\n");
             batch += &format!("{family} rule add pref 2 iif lb0 lookup main\n");
             batch += &format!("{family} rule add pref 3 iif lb0 unreachable\n");
@@ -127,10 +153,9 @@ impl Lab {
                 batch += &format!("{family} rule add pref 10 ipproto {protocol} lookup 100\n");
             }
             batch += &format!("{family} rule add pref 20 lookup local\n{family} rule del pref 0\n");
+            batch += &format!("{family} route add default dev lb0 table 100 src {own}\n");
         }
-        batch += "-4 route add default dev lb0 table 100 src 192.0.2.1\n";
-        batch += "-6 route add default dev lb0 table 100 src 2001:db8::1\n";
-        self.ip("node", &batch);
+        self.ip(on, &batch);
     }
 
     pub(crate) fn space(&self, name: &str) -> String {
@@ -142,7 +167,7 @@ impl Lab {
     }
 
     /// Has `ip` do these lines in a namespace.
-    fn ip(&self, name: &str, lines: &str) {
+    pub(crate) fn ip(&self, name: &str, lines: &str) {
         for (family, lines) in by_family(lines) {
             let mut child = Command::new("ip")
                 .args(["-n", &self.space(name)])
@@ -156,7 +181,7 @@ impl Lab {
         }
     }
 
-    fn sysctl(&self, name: &str, settings: &str) {
+    pub(crate) fn sysctl(&self, name: &str, settings: &str) {
         run(self.command(name, "sysctl").arg("-qw").args(settings.split(' ')));
     }
 
@@ -193,9 +218,14 @@ impl Lab {
         text(output)
     }
 
-    /// The value of a metric of `lb run`; 0 if there is none.
+    /// The value of a metric of the node's `lb run`; 0 if there is none.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let text = self.curl("node", "http://127.0.0.1:10249/metrics").expect("metrics");
+        self.metric_of("node", name)
+    }
+
+    /// The same of another machine's.
+    pub(crate) fn metric_of(&self, machine: &str, name: &str) -> f64 {
+        let text = self.curl(machine, "http://127.0.0.1:10249/metrics").expect("metrics");
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
@@ -227,7 +257,7 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for name in ["node", "client", "pod0", "pod1", "pod2"] {
+        for name in &self.spaces {
             // What a program started in there goes with it.
             let inside = Command::new("ip").args(["netns", "pids", &self.space(name)]).output();
             let inside = inside.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -246,12 +276,17 @@ pub(crate) struct Lb {
 }
 
 impl Lb {
-    /// Starts it and waits until it forwards.
+    /// Starts it on the node and waits until it forwards.
     pub(crate) fn start(lab: &Lab, manifests: &Path, more: &[&str]) -> Self {
-        let device = if lab.stick == Stick::Tap { "tap:lb0" } else { "af_packet:lb1" };
-        let mut command = lab.command("node", env!("CARGO_BIN_EXE_lb"));
-        command.args(["run", "--device", device, "--node", "worker-1", "--metrics", "127.0.0.1:10249"]);
-        command.args(["--cluster-cidr", "10.244.0.0/16,fd00:244::/64"]);
+        let cluster = ["--node", "worker-1", "--cluster-cidr", "10.244.0.0/16,fd00:244::/64"];
+        Self::start_on(lab, "node", manifests, &[&cluster, more].concat())
+    }
+
+    /// Starts it on a machine and waits until it forwards.
+    pub(crate) fn start_on(lab: &Lab, machine: &str, manifests: &Path, more: &[&str]) -> Self {
+        let device = if lab.stick == Stick::Veth { "af_packet:lb1" } else { "tap:lb0" };
+        let mut command = lab.command(machine, env!("CARGO_BIN_EXE_lb"));
+        command.args(["run", "--device", device, "--metrics", "127.0.0.1:10249"]);
         command.args(["--service-cluster-ip-range", "10.96.0.0/12,fd00:96::/112"]);
         command.arg("-f").arg(manifests).args(more).stderr(Stdio::piped());
         let mut child = command.spawn().expect("lb");
@@ -322,7 +357,7 @@ pub(crate) fn text(output: Output) -> Result<String, String> {
     }
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let status = command.status().expect("a program");
     assert!(status.success(), "{command:?}: {status}");
 }

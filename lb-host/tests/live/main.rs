@@ -3,10 +3,15 @@
 //! Needs root, for network namespaces, and the programs of some Debian packages; where they are missing it says so, and
 //! in CI fails.
 
+mod connections;
+mod drain;
+mod ecmp;
 mod lab;
+mod link;
 mod objects;
 mod speed;
 mod stream;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};

@@ -291,7 +291,7 @@ impl Kubernetes {
     pub fn add_node(&mut self, name: &str, zone: Option<&str>) -> Result<(), Trouble> {
         let mut node = NodeObject::default();
         node.metadata.name = Some(name.to_owned());
-        let labels = zone.map(|zone| (crate::k8s::endpoint_controller::ZONE.to_owned(), zone.to_owned()));
+        let labels = zone.map(|zone| (crate::k8s::node::ZONE.to_owned(), zone.to_owned()));
         node.metadata.labels = Some(labels.into_iter().collect());
         self.place(&mut node, 0);
         self.api.create(self.world.now(), Placed::from(node))?;

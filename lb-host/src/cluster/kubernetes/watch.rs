@@ -143,7 +143,7 @@ impl Kubernetes {
         let pods: Vec<Arc<str>> = self.pods.keys().cloned().collect();
         for uid in pods {
             let Some(pod) = self.pods.get_mut(&uid) else { continue };
-            if !self.nodes.get(&pod.node).is_some_and(super::nodes::Node::connected) {
+            if !self.nodes.get(&pod.node).is_some_and(|node| node.connected()) {
                 continue;
             }
             let Some(watch) = &mut pod.watch else { continue };

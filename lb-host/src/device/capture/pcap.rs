@@ -4,8 +4,7 @@
 //! libpcap reads them.
 
 use super::order::Order;
-use super::read::Found;
-use super::stream::Parsed;
+use super::stream::{Found, Parsed};
 
 /// Bytes of the file's header.
 const HEADER: usize = 24;

@@ -3,8 +3,7 @@
 //! <https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-03.html>, whose sections are cited.
 
 use super::order::Order;
-use super::read::Found;
-use super::stream::Parsed;
+use super::stream::{Found, Parsed};
 
 /// The type of a Section Header Block (§4.1), the same in either byte order.
 pub(super) const SECTION_HEADER: u32 = 0x0a0d_0d0a;

@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Range;
 use std::path::Path;
 
 use super::compression::decompressed;
 use super::pcap::Pcap;
 use super::pcapng::{SECTION_HEADER, Section};
-use super::stream::Stream;
+use super::stream::{Found, Stream};
 use super::{ReadError, Record};
 
 /// Reads a capture from its beginning to its end.
@@ -27,14 +26,6 @@ enum Format {
     Pcapng(Section),
     /// After an error.
     Over,
-}
-
-/// Where in the window a packet's bytes are, and what is said about it.
-pub(super) struct Found {
-    pub(super) time: Option<u64>,
-    pub(super) link_type: u16,
-    pub(super) original_length: u32,
-    pub(super) data: Range<usize>,
 }
 
 /// Opens the capture at `path`; `-` is standard input.

@@ -1,6 +1,7 @@
 //! A window over a byte stream that remembers where in the stream it is.
 
 use std::io::{ErrorKind, Read};
+use std::ops::Range;
 
 use super::{RECORD_LIMIT, ReadError};
 
@@ -10,6 +11,14 @@ pub(super) enum Parsed<T> {
     Whole(usize, T),
     /// The item needs at least this many bytes.
     Needs(usize),
+}
+
+/// Where in the window a packet's bytes are, and what is said about it.
+pub(super) struct Found {
+    pub(super) time: Option<u64>,
+    pub(super) link_type: u16,
+    pub(super) original_length: u32,
+    pub(super) data: Range<usize>,
 }
 
 /// A byte stream seen through a growing window.

@@ -8,9 +8,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use lb_core::control::{self, resolve};
 use lb_core::rules::{Pool, VipClass};
 
-use crate::k8s::endpoint_controller::{Given, MANAGED_BY, MIRRORING, SKIP_MIRROR, ZONE, named_port};
+use crate::k8s::endpoint_controller::{Given, MANAGED_BY, MIRRORING, SKIP_MIRROR, named_port};
 use crate::k8s::endpoints::{self, service_key};
 use crate::k8s::manifest::{Manifests, Placed};
+use crate::k8s::node::ZONE;
 use crate::k8s::place::Problem;
 use crate::k8s::service::{OTHER_PROXY, kind};
 use crate::k8s::{Settings, node, service};

@@ -1,17 +1,17 @@
 //! Cluster DNS, rule by rule of SEMANTICS §19: what is expected is worked out by hand from its text.
 
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use lb_host::dns::client::{Config, Lookup, Outcome};
+mod client;
+mod messages;
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, Record};
 use lb_host::dns::server::{Server, Transport};
-use lb_host::dns::stream::Stream;
 use lb_host::dns::{Outside, PodNames, Settings, Upstream, Zone};
 use lb_host::k8s::{Cluster, Manifests, Taken};
-use proptest::prelude::*;
 
 fn cluster() -> Cluster {
     let mut manifests = Manifests::default();
-    manifests.add("zone.yaml", include_str!("dns/zone.yaml")).expect("manifests");
+    manifests.add("zone.yaml", include_str!("zone.yaml")).expect("manifests");
     Cluster::new(manifests, &Taken::AsWritten).expect("a cluster")
 }
 
@@ -81,6 +81,13 @@ fn told(question: &str, answer: &Message) -> String {
 
 const GONE: &str = "NXDOMAIN; (cluster.local.)";
 const NO_DATA: &str = "NODATA; (cluster.local.)";
+
+fn outside() -> Outside {
+    let mut outside = Outside::default();
+    outside.put(name("db.example.com"), 60, RData::A("192.0.2.7".parse().expect("an address")));
+    outside.put(name("www.example.com"), 60, RData::CNAME(hickory_proto::rr::rdata::CNAME(name("db.example.com"))));
+    outside
+}
 
 #[test]
 fn names_are_answered_as_the_specification_has_them() {
@@ -329,13 +336,6 @@ fn a_zone_follows_its_objects() {
     assert_eq!(tells(&server, "new.svc A"), GONE);
 }
 
-fn outside() -> Outside {
-    let mut outside = Outside::default();
-    outside.put(name("db.example.com"), 60, RData::A("192.0.2.7".parse().expect("an address")));
-    outside.put(name("www.example.com"), 60, RData::CNAME(hickory_proto::rr::rdata::CNAME(name("db.example.com"))));
-    outside
-}
-
 #[test]
 fn the_rest_of_the_world_is_the_upstreams() {
     let server = server(Settings::default());
@@ -403,330 +403,4 @@ fn lists_of_addresses_turn_if_told_to() {
     let firsts: Vec<_> = (0..6).map(|_| ask(&server, "db.shop.svc A", None).answers[0].data.to_string()).collect();
     let expected = ["10.244.2.10", "10.244.2.11", "10.244.2.14", "10.244.2.15", "10.244.2.16", "10.244.2.10"];
     assert_eq!(firsts, expected);
-}
-
-#[test]
-fn datagrams_keep_to_their_size() {
-    let mut server = server(Settings::default());
-    // The header is 12, the question 28 + 4, each A record 16, the OPT record 11 octets.
-    for (size, limit, expected_count, expected_cut) in [
-        (None, 4096, 29, true),
-        (Some(512), 4096, 28, true),
-        (Some(100), 4096, 28, true),
-        (Some(1232), 4096, 73, true),
-        (Some(1655), 4096, 100, false),
-        (Some(1654), 4096, 99, true),
-        (Some(65535), 4096, 100, false),
-        (Some(65535), 1232, 73, true),
-    ] {
-        server.datagram = limit;
-        let mut query = query("big.shop.svc A");
-        if let Some(size) = size {
-            let mut edns = Edns::new();
-            edns.set_max_payload(size).set_dnssec_ok(true);
-            query.set_edns(edns);
-        }
-        let bytes = server.datagram(&bytes(&query), None).expect("an answer");
-        let whole = usize::from(size.unwrap_or(512).max(512).min(limit));
-        assert!(bytes.len() <= whole, "{size:?}: {}", bytes.len());
-        let answer = Message::from_vec(&bytes).expect("a message");
-        let told = (answer.answers.len(), answer.metadata.truncation);
-        assert_eq!(told, (expected_count, expected_cut), "{size:?}");
-        let edns = answer.edns.map(|edns| (edns.version(), edns.flags().dnssec_ok));
-        assert_eq!(edns, size.map(|_| (0, true)), "{size:?}");
-        let first: Vec<_> = answer.answers.iter().take(2).map(|record| record.data.to_string()).collect();
-        assert_eq!(first, ["10.244.5.1", "10.244.5.2"]);
-    }
-    let tcp = ask(&server, "_p._tcp.big.shop.svc SRV", None);
-    assert_eq!((tcp.answers.len(), tcp.additionals.len(), tcp.metadata.truncation), (100, 100, false));
-}
-
-#[test]
-fn what_is_only_helpful_is_left_out_without_a_word() {
-    // RFC 2181 §9. Header and question are 12 + 42 octets, each of seven SRV records 57: 59 are left for addresses,
-    // of 16 each.
-    let endpoints: String = (1..=7).map(|last| format!("- {{addresses: [10.0.0.{last}]}}\n")).collect();
-    let text = format!(
-        "kind: Service\napiVersion: v1\nmetadata: {{name: seven, namespace: shop}}\n\
-         spec: {{clusterIP: None, ports: [{{name: p, port: 1}}]}}\n---\n\
-         kind: EndpointSlice\napiVersion: discovery.k8s.io/v1\naddressType: IPv4\n\
-         metadata: {{name: seven-4, namespace: shop, labels: {{kubernetes.io/service-name: seven}}}}\n\
-         ports: [{{name: p, port: 1, protocol: TCP}}]\nendpoints:\n{endpoints}"
-    );
-    let mut manifests = Manifests::default();
-    manifests.add("seven.yaml", &text).expect("manifests");
-    let server = Server::new(Zone::of(&manifests, Settings::default()));
-    let answer = server.datagram(&bytes(&query("_p._tcp.seven.shop.svc SRV")), None).expect("an answer");
-    assert_eq!(answer.len(), 12 + 42 + 7 * 57 + 3 * 16);
-    let answer = Message::from_vec(&answer).expect("a message");
-    assert_eq!((answer.answers.len(), answer.additionals.len(), answer.metadata.truncation), (7, 3, false));
-}
-
-#[test]
-fn what_is_no_plain_question_is_told_so() {
-    let server = server(Settings::default());
-    let plain = bytes(&query("web.shop.svc A"));
-    let changed = |change: fn(&mut Vec<u8>)| {
-        let mut bytes = plain.clone();
-        change(&mut bytes);
-        bytes
-    };
-    let classed = |class| {
-        let mut query = query("web.shop.svc A");
-        query.queries[0].set_query_class(class);
-        bytes(&query)
-    };
-    let versioned = {
-        let mut query = query("web.shop.svc A");
-        let mut edns = Edns::new();
-        edns.set_version(1);
-        query.set_edns(edns);
-        bytes(&query)
-    };
-    let twice_edns = changed(|bytes| {
-        bytes[11] = 2;
-        for _ in 0..2 {
-            bytes.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
-        }
-    });
-    #[rustfmt::skip]
-    let cases = [
-        ("a question",                plain.clone(),                              Some(ResponseCode::NoError)),
-        ("an answer",                 changed(|bytes| bytes[2] |= 0x80),          None),
-        ("nothing",                   Vec::new(),                                 None),
-        ("less than a header",        plain[..11].to_vec(),                       None),
-        ("a header alone",            plain[..12].to_vec(),                       Some(ResponseCode::FormErr)),
-        ("a question cut short",      plain[..20].to_vec(),                       Some(ResponseCode::FormErr)),
-        ("no question",               changed(|bytes| bytes[5] = 0),              Some(ResponseCode::FormErr)),
-        ("two questions",             changed(|bytes| bytes[5] = 2),              Some(ResponseCode::FormErr)),
-        ("a name that points ahead",  changed(|bytes| bytes[12] = 0xff),          Some(ResponseCode::FormErr)),
-        ("two OPT records",           twice_edns,                                 Some(ResponseCode::FormErr)),
-        ("IQUERY",                    changed(|bytes| bytes[2] |= 1 << 3),        Some(ResponseCode::NotImp)),
-        ("STATUS",                    changed(|bytes| bytes[2] |= 2 << 3),        Some(ResponseCode::NotImp)),
-        ("NOTIFY",                    changed(|bytes| bytes[2] |= 4 << 3),        Some(ResponseCode::NotImp)),
-        ("UPDATE",                    changed(|bytes| bytes[2] |= 5 << 3),        Some(ResponseCode::NotImp)),
-        ("an opcode of no name",      changed(|bytes| bytes[2] |= 15 << 3),       Some(ResponseCode::NotImp)),
-        ("class CH",                  classed(DNSClass::CH),                      Some(ResponseCode::Refused)),
-        ("class ANY",                 classed(DNSClass::ANY),                     Some(ResponseCode::Refused)),
-        // 16 is BADVERS here, BADSIG in a signed message.
-        ("EDNS version 1",            versioned,                                  Some(ResponseCode::BADVERS)),
-    ];
-    for (what, query, expected) in cases {
-        let answer = server.datagram(&query, None);
-        let Some(expected) = expected else {
-            assert_eq!(answer, None, "{what}");
-            continue;
-        };
-        let answer = answer.expect(what);
-        let (flags, opcode) = (answer[2], (answer[2] >> 3) & 0xf);
-        assert_eq!((flags & 0x80, opcode, flags & 1), (0x80, (query[2] >> 3) & 0xf, 1), "{what}: QR, opcode, RD");
-        assert_eq!(answer[..2], query[..2], "{what}: the id");
-        let message = Message::from_vec(&answer).expect(what);
-        let high = message.edns.as_ref().map_or(0, Edns::rcode_high);
-        assert_eq!(u16::from(high) << 4 | u16::from(answer[3] & 0xf), u16::from(expected), "{what}");
-    }
-}
-
-#[test]
-fn a_stream_answers_in_order_whatever_its_pieces() {
-    let server = server(Settings::default());
-    let questions = ["web.shop.svc A", "big.shop.svc A", "nope A", "db.shop.svc AAAA"];
-    let mut input = Vec::new();
-    let mut expected = Vec::new();
-    for question in questions {
-        for (to, message) in [
-            (&mut input, bytes(&query(question))),
-            (&mut expected, server.answer(&bytes(&query(question)), Transport::Tcp, None).expect(question)),
-        ] {
-            to.extend(u16::try_from(message.len()).expect("a length").to_be_bytes());
-            to.extend(message);
-        }
-    }
-    for size in [1, 2, 3, 7, 64, input.len()] {
-        let (mut stream, mut output) = (Stream::default(), Vec::<u8>::new());
-        for piece in input.chunks(size) {
-            assert_eq!(stream.receive(piece), piece.len());
-            server.stream(&mut stream, None);
-            output.extend(stream.output());
-            stream.sent(stream.output().len());
-        }
-        assert_eq!(output, expected, "{size}");
-    }
-}
-
-#[test]
-fn a_client_that_does_not_read_is_not_served() {
-    let server = server(Settings::default());
-    let message = bytes(&query("big.shop.svc A"));
-    let framed = [&u16::try_from(message.len()).expect("a length").to_be_bytes()[..], &message].concat();
-    let mut stream = Stream::default();
-    let (mut taken, mut most) = (0, 0);
-    for _ in 0..10_000 {
-        taken += stream.receive(&framed);
-        server.stream(&mut stream, None);
-        most = most.max(stream.output().len());
-    }
-    assert!(most < 2 * 65_537 && taken < 3 * 65_537, "{most} octets to send, {taken} octets taken");
-    let before = stream.output().len();
-    stream.sent(before);
-    server.stream(&mut stream, None);
-    assert!(!stream.output().is_empty(), "it is served again once it has read");
-}
-
-/// Runs a lookup against a server: the outcome, and each query as `udp NAME TYPE`.
-fn resolve(config: &Config, server: &Server, text: &str, types: &[RecordType]) -> (Outcome, Vec<String>) {
-    let outside = outside();
-    let mut lookup = Lookup::new(config, text, types, 7).expect(text);
-    let mut asked = Vec::new();
-    while let Some(send) = lookup.next() {
-        let question = Message::from_vec(&send.query).expect("a query").queries.remove(0);
-        let transport = if send.transport == Transport::Udp { "udp" } else { "tcp" };
-        asked.push(format!("{transport} {} {}", question.name(), question.query_type()));
-        let answer = server.answer(&send.query, send.transport, Some(&outside)).expect("an answer");
-        assert!(lookup.response(&answer));
-    }
-    (lookup.outcome().expect("an outcome").clone(), asked)
-}
-
-#[test]
-fn a_pod_finds_names_by_its_search_list() {
-    // §19.9
-    let server = server(Settings::default());
-    let glibc =
-        Config::pod("shop", &name("cluster.local"), vec![([10, 96, 0, 10], 53).into()]).expect("a configuration");
-    let musl = Config { stops_at_no_data: true, ..glibc.clone() };
-    let few = Config { ndots: 1, ..glibc.clone() };
-    #[rustfmt::skip]
-    let cases: &[(&str, &Config, &str, &str, &str, &str)] = &[
-        // what, how, name, types, addresses or how it failed, queries
-        ("its own namespace",       &glibc, "web",                             "A",      "10.96.0.20",                "udp web.shop.svc.cluster.local. A"),
-        ("both families",           &glibc, "web",                             "A AAAA", "10.96.0.20 fd00:96::20",    "udp web.shop.svc.cluster.local. A, udp web.shop.svc.cluster.local. AAAA"),
-        ("another namespace",       &glibc, "kube-dns.kube-system",            "A",      "10.96.0.10",                "udp kube-dns.kube-system.shop.svc.cluster.local. A, udp kube-dns.kube-system.svc.cluster.local. A"),
-        ("with svc",                &glibc, "web.shop.svc",                    "AAAA",   "fd00:96::20",               "udp web.shop.svc.shop.svc.cluster.local. AAAA, udp web.shop.svc.svc.cluster.local. AAAA, udp web.shop.svc.cluster.local. AAAA"),
-        ("absolute",                &glibc, "web.shop.svc.cluster.local.",     "A",      "10.96.0.20",                "udp web.shop.svc.cluster.local. A"),
-        ("five dots",               &glibc, "a.db-0.db.shop.svc.x",            "A",      "none",                      "udp a.db-0.db.shop.svc.x. A, udp a.db-0.db.shop.svc.x.shop.svc.cluster.local. A, udp a.db-0.db.shop.svc.x.svc.cluster.local. A, udp a.db-0.db.shop.svc.x.cluster.local. A"),
-        ("outside, at last",        &glibc, "db.example.com",                  "A",      "192.0.2.7",                 "udp db.example.com.shop.svc.cluster.local. A, udp db.example.com.svc.cluster.local. A, udp db.example.com.cluster.local. A, udp db.example.com. A"),
-        ("outside, at first",       &few,   "db.example.com",                  "A",      "192.0.2.7",                 "udp db.example.com. A"),
-        ("an alias",                &glibc, "out",                             "A",      "192.0.2.7",                 "udp out.shop.svc.cluster.local. A"),
-        ("cut, so in a stream",     &glibc, "db-0.db",                         "A",      "10.244.2.10",               "udp db-0.db.shop.svc.cluster.local. A"),
-        ("no data goes on",         &glibc, "web-two.shop.svc.cluster.local",  "AAAA",   "no data",                   "udp web-two.shop.svc.cluster.local.shop.svc.cluster.local. AAAA, udp web-two.shop.svc.cluster.local.svc.cluster.local. AAAA, udp web-two.shop.svc.cluster.local.cluster.local. AAAA, udp web-two.shop.svc.cluster.local. AAAA"),
-        ("no data goes on",         &glibc, "web-two",                         "AAAA",   "no data",                   "udp web-two.shop.svc.cluster.local. AAAA, udp web-two.svc.cluster.local. AAAA, udp web-two.cluster.local. AAAA, udp web-two. AAAA"),
-        ("no data ends it",         &musl,  "web-two",                         "AAAA",   "no data",                   "udp web-two.shop.svc.cluster.local. AAAA"),
-        ("one family is enough",    &musl,  "web-two",                         "AAAA A", "10.96.0.21",                "udp web-two.shop.svc.cluster.local. AAAA, udp web-two.shop.svc.cluster.local. A"),
-        ("a failure ends it",       &glibc, "circle",                          "A",      "ServFail",                  "udp circle.shop.svc.cluster.local. A, udp circle.shop.svc.cluster.local. A"),
-    ];
-    for (what, config, text, types, expected, expected_queries) in cases {
-        let types: Vec<RecordType> = types.split(' ').map(|kind| kind.parse().expect(kind)).collect();
-        let (outcome, asked) = resolve(config, &server, text, &types);
-        let told = match &outcome {
-            Outcome::Found { .. } => outcome.addresses().map(|ip| ip.to_string()).collect::<Vec<_>>().join(" "),
-            Outcome::NoData => "no data".to_owned(),
-            Outcome::NoName => "none".to_owned(),
-            Outcome::Failed(code) => format!("{:?}", code.expect("a reason")),
-        };
-        assert_eq!((told.as_str(), asked.join(", ").as_str()), (*expected, *expected_queries), "{what}: {text}");
-    }
-    let (outcome, asked) = resolve(&glibc, &server, "big", &[RecordType::A]);
-    assert_eq!(outcome.addresses().count(), 100);
-    assert_eq!(asked, ["udp big.shop.svc.cluster.local. A", "tcp big.shop.svc.cluster.local. A"]);
-}
-
-#[test]
-fn a_pod_asks_again_and_elsewhere() {
-    let server = server(Settings::default());
-    let addresses = vec![([10, 96, 0, 10], 53).into(), ([10, 96, 0, 11], 53).into()];
-    let config = Config::pod("shop", &name("cluster.local"), addresses).expect("a configuration");
-    // Nobody answers: each server twice, in turn.
-    let mut lookup = Lookup::new(&config, "web", &[RecordType::A], 7).expect("a lookup");
-    let mut asked = Vec::new();
-    while let Some(send) = lookup.next() {
-        assert_eq!(send.timeout.as_secs(), 5);
-        asked.push(send.server.to_string());
-        lookup.timed_out();
-    }
-    assert_eq!(asked, ["10.96.0.10:53", "10.96.0.11:53", "10.96.0.10:53", "10.96.0.11:53"]);
-    assert_eq!(lookup.outcome(), Some(&Outcome::Failed(None)));
-    // What does not answer the question is not taken for its answer.
-    let mut lookup = Lookup::new(&config, "web", &[RecordType::A], 7).expect("a lookup");
-    let send = lookup.next().expect("a query");
-    let right = server.datagram(&send.query, None).expect("an answer");
-    let mut other_id = right.clone();
-    other_id[1] ^= 1;
-    let mut other_name = right.clone();
-    other_name[13] ^= 1;
-    let mut question = right.clone();
-    question[2] &= 0x7f;
-    for (what, wrong) in [("id", other_id), ("name", other_name), ("question", question), ("nothing", Vec::new())] {
-        assert!(!lookup.response(&wrong), "{what}");
-        assert_eq!(lookup.next(), Some(send.clone()), "{what}");
-    }
-    // Names compare without case.
-    let mut upper = right;
-    upper[13..16].make_ascii_uppercase();
-    assert!(lookup.response(&upper));
-    assert_eq!(lookup.outcome().expect("an outcome").addresses().count(), 1);
-    assert!(Lookup::new(&config, "a..b", &[RecordType::A], 7).is_err());
-    assert!(Lookup::new(&config, "web", &[], 7).is_err());
-}
-
-/// Octets that begin as a question does, more often than not.
-fn almost_queries() -> impl Strategy<Value = Vec<u8>> {
-    let questions = prop::sample::select(vec![
-        "web.shop.svc A",
-        "_pg._tcp.db.shop.svc SRV",
-        "big.shop.svc ANY",
-        "in.shop.svc A",
-        "10.in-addr.arpa. PTR",
-    ]);
-    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
-    let tail = prop::collection::vec(any::<u8>(), 0..40);
-    (questions, changes, tail, any::<bool>()).prop_map(|(question, changes, tail, edns)| {
-        let mut query = query(question);
-        if edns {
-            query.set_edns(Edns::new());
-        }
-        let mut bytes = bytes(&query);
-        bytes.extend(tail);
-        for (index, byte) in changes {
-            let at = index.index(bytes.len());
-            bytes[at] = byte;
-        }
-        bytes
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
-
-    #[test]
-    fn no_octets_confuse_the_server(query in prop_oneof![prop::collection::vec(any::<u8>(), 0..80), almost_queries()]) {
-        thread_local!(static SERVER: Server = server(Settings::default()));
-        for transport in [Transport::Udp, Transport::Tcp] {
-            if let Some(answer) = SERVER.with(|server| server.answer(&query, transport, Some(&outside()))) {
-                let message = Message::from_vec(&answer).expect("an answer that can be read");
-                prop_assert_eq!(&answer[..2], &query[..2]);
-                prop_assert_eq!(message.metadata.message_type, MessageType::Response);
-                prop_assert!(transport == Transport::Tcp || answer.len() <= 4096);
-            }
-        }
-    }
-
-    #[test]
-    fn no_octets_confuse_the_client(answers in prop::collection::vec(almost_queries(), 0..8)) {
-        let config = Config::pod("shop", &name("cluster.local"), vec![([10, 96, 0, 10], 53).into()]).expect("a configuration");
-        let mut lookup = Lookup::new(&config, "web", &[RecordType::A], 0x1234).expect("a lookup");
-        for mut answer in answers {
-            // As an answer, so that more than the first look is taken.
-            if let Some(flags) = answer.get_mut(2) {
-                *flags |= 0x80;
-            }
-            lookup.response(&answer);
-        }
-        let mut steps = 0;
-        while lookup.next().is_some() {
-            lookup.timed_out();
-            steps += 1;
-        }
-        prop_assert!(lookup.outcome().is_some() && steps <= 8);
-    }
 }
