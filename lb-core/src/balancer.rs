@@ -47,6 +47,9 @@ pub use split::blocks;
 /// Packets that go through the stages of a batch together: as many as memory can be asked for at once, less where stack is dear.
 const CHUNK: usize = if usize::BITS >= 64 { 32 } else { 4 };
 
+/// Whether a batch looks ahead for packets of no known flow: not where memory is not waited for, and code is dear.
+const LOOKS_AHEAD: bool = usize::BITS >= 64;
+
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {
     rules: RuleTable<M>,
@@ -142,9 +145,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             }
             let mut unknown = false;
             for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
-                *name = self.flows.likely(*place);
+                *name = if LOOKS_AHEAD { self.flows.likely(*place) } else { self.flows.candidate(*place) };
                 match plain {
-                    Some(plain) if *name == Name::NONE => {
+                    Some(plain) if LOOKS_AHEAD && *name == Name::NONE => {
                         unknown = true;
                         *name = self.unknown(plain, *place);
                     }

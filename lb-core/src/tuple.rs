@@ -186,7 +186,8 @@ impl Prefix {
 }
 
 /// Whether an address shares its `length` leading bits with `first`, counted as [`Prefix::new`] does; never so across families.
-#[inline(always)]
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+#[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) const fn within(first: Address, length: u8, address: Address) -> bool {
     if address.is_v4() {
         let length = if length > 32 { 32 } else { length };

@@ -53,15 +53,20 @@ impl Screen {
     }
 }
 
+/// Words of a sieve: less where stack is dear and services are few.
+const WORDS: usize = if usize::BITS >= 64 { 8 } else { 2 };
+/// How many bits these are, as a power of two.
+const BITS: u32 = (WORDS as u32 * 64).ilog2();
+
 /// Which stretches of address space hold something. An address by chance in such a stretch costs time, no more.
 #[derive(Clone, Debug)]
 struct Sieve {
     /// By a hash of an address's leading bits.
-    stretches: [u64; 8],
+    stretches: [u64; WORDS],
 }
 
 impl Sieve {
-    const EMPTY: Self = Self { stretches: [0; 8] };
+    const EMPTY: Self = Self { stretches: [0; WORDS] };
 
     fn add(&mut self, block: Prefix) {
         let first = block.address();
@@ -70,9 +75,9 @@ impl Sieve {
             return;
         }
         let (bits, whole) = stretch(first);
-        let count = 1usize << whole.saturating_sub(block.length()).min(9);
-        if count > 256 {
-            self.stretches = [u64::MAX; 8];
+        let count = 1usize << u32::from(whole.saturating_sub(block.length())).min(BITS);
+        if count > WORDS * 32 {
+            self.stretches = [u64::MAX; WORDS];
             return;
         }
         for bits in (bits..).take(count) {
@@ -98,7 +103,7 @@ const fn stretch(address: Address) -> (u64, u8) {
 #[inline(always)]
 const fn place(stretch: u64) -> (usize, u64) {
     // Fibonacci hashing (Knuth, TAOCP vol. 3, §6.4).
-    let hash = stretch.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55;
+    let hash = stretch.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BITS);
     ((hash >> 6) as usize, 1 << (hash & 63))
 }
 

@@ -182,8 +182,8 @@ impl<'r> Segment<'r> {
         if self.family() == Family::V6 { 20 } else { 8 }
     }
 
-    /// Inlined, so that who wants one list adds up what lies before it and no more.
-    #[inline(always)]
+    /// Inlined, so that who wants one list adds up what lies before it and no more; but not where code is dear.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn lists(&self) -> Lists {
         let vips = HEADER;
         let backends = vips + self.u16(22) * VIP;
@@ -377,7 +377,7 @@ pub(super) fn prefix(bytes: &[u8], at: usize) -> Option<Prefix> {
 }
 
 /// Whether the prefix in these bytes holds an address.
-#[inline(always)]
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 pub(super) fn holds(bytes: &[u8; PREFIX], address: Address) -> bool {
     u128_at(bytes, 0).is_some_and(|first| within(Address::from_bits(first), bytes[16], address))
 }
