@@ -11,7 +11,7 @@ use std::hint::black_box;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Throughput};
 use lb_core::wire::parse;
-use lb_core::{Checksum, Direction, Flow, Instant, Link, Tuple, Verdict};
+use lb_core::{Checksum, Direction, Flow, Instant, Link, Steer, Tuple, Verdict};
 use shared::frames::{Kind, Ring, address, check, prototype, tuple};
 use shared::rig::{Frames, Mix, RING, Rig, SERVICES, Share, dial, packets, process, refresh};
 use shared::{Random, Shape, short};
@@ -58,6 +58,9 @@ fn main() {
     worst(&mut group, "icmp-error4/hit/1k", || shared::worst::errors(TCP4));
     worst(&mut group, "fragments4/hit/1k", || shared::worst::fragments(UDP4));
     worst(&mut group, "extension-headers6/hit/1k", || shared::worst::extended(TCP6));
+    for v4 in [true, false] {
+        steer(&mut group, v4);
+    }
     group.finish();
     criterion.final_summary();
 }
@@ -220,6 +223,26 @@ fn memory_floors(group: &mut Group<'_>) {
             });
         });
     }
+}
+
+/// Which of four cores packets are for that clients and backends send, by turns.
+fn steer(group: &mut Group<'_>, v4: bool) {
+    let mix = Mix { v4, udp: false, masquerade: Share::Half, flows: 1000 };
+    let steer = Steer::new(4, &[7; 16]);
+    let mut rig = None;
+    let mut ring = Ring::new(RING);
+    let packets = packets(ring.frames(prototype(Kind::Ack, v4).len()));
+    group.bench_function(if v4 { "steer/tcp4" } else { "steer/tcp6" }, |bencher| {
+        let rig = rig.get_or_insert_with(|| Rig::new(mix, SERVICES));
+        let both = |flow: &Flow| [flow.original, flow.reply];
+        let frames = Frames::new(Kind::Ack, v4, rig.flows.iter().flat_map(both));
+        refresh(&mut packets.borrow_mut(), &mut frames.cycle());
+        bencher.iter(|| {
+            for packet in packets.borrow().iter() {
+                black_box(steer.core(rig.balancer.rules(), packet.data, Link::Ethernet));
+            }
+        });
+    });
 }
 
 /// What no packet path can beat: touching each frame; reading and rewriting it without looking anything up.

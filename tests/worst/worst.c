@@ -1,7 +1,8 @@
 /* Judges batches of packets, one call of lb_process_batch each, for callgrind to count by:
  *
- *     worst IMAGE BATCHES V4_FLOWS V6_FLOWS AFFINITY FRAGMENTS
+ *     worst IMAGE BATCHES V4_FLOWS V6_FLOWS AFFINITY FRAGMENTS CORES
  *
+ * Each is one call of lb_steer before, as the first of so many cores would make it.
  * BATCHES holds numbers of four bytes, lowest first: how many packets, and of each its length and bytes; and again. Prints a line a batch:
  * the word for its last packet's verdict, and how many ports were looked at for it. */
 #include <inttypes.h>
@@ -59,7 +60,7 @@ int main(int argc, char **argv)
     uint8_t *image, *at, *end;
     size_t length;
     uint64_t before = 0, tries = 0;
-    if (argc != 7)
+    if (argc != 8)
         return 2;
     sizes.v4_flows = (uint32_t)atoi(argv[3]);
     sizes.v6_flows = (uint32_t)atoi(argv[4]);
@@ -69,13 +70,15 @@ int main(int argc, char **argv)
     OK(lb_rules_layout(NULL, &layout));
     OK(lb_rules_load(memory_of(layout), layout.size, image, length, &rules, NULL));
     OK(lb_config_linux(&config));
+    config.cores = (uint16_t)atoi(argv[7]);
     OK(lb_balancer_layout(&sizes, &layout));
     OK(lb_balancer_init(memory_of(layout), layout.size, &config, &sizes, rules, &balancer));
     at = contents(argv[2], &length);
     for (end = at + length; at < end; before = tries) {
         uint32_t count = number(&at), i;
         lb_packet *packets = calloc(count, sizeof *packets);
-        if (packets == NULL)
+        uint16_t *cores = calloc(count, sizeof *cores);
+        if (packets == NULL || cores == NULL)
             return 2;
         for (i = 0; i < count; i++) {
             packets[i].struct_size = sizeof packets[i];
@@ -83,10 +86,12 @@ int main(int argc, char **argv)
             packets[i].data = at;
             at += packets[i].length;
         }
+        OK(lb_steer(balancer, packets, count, cores));
         OK(lb_process_batch(balancer, LB_SECOND, packets, count));
         OK(lb_counter_by_name(balancer, "port-tries", &tries));
         printf("%s %" PRIu64 "\n", lb_code_label((lb_code)packets[count - 1].verdict.code), tries - before);
         free(packets);
+        free(cores);
     }
     return 0;
 }

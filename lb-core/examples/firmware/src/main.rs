@@ -61,8 +61,8 @@ fn main() -> ! {
     defmt::println!("instructions-most {=u32}", most);
     defmt::println!("packet-stack {=usize}", deepest);
     let flows = |v4_flows, v6_flows| blocks(Sizes { v4_flows, v6_flows, ..SIZES }) * size_of::<Block>();
-    defmt::println!("bytes-per-v4-flow {=usize}", (flows(4096, 0) - flows(0, 0)) / 4096);
-    defmt::println!("bytes-per-v6-flow {=usize}", (flows(0, 4096) - flows(0, 0)) / 4096);
+    defmt::println!("bytes-per-v4-flow {=usize}", (flows(4096, 0) - flows(0, 0)).div_ceil(4096));
+    defmt::println!("bytes-per-v6-flow {=usize}", (flows(0, 4096) - flows(0, 0)).div_ceil(4096));
     leave(true)
 }
 
