@@ -12,8 +12,11 @@ use std::sync::LazyLock;
 use lb_core::control::Mode;
 use lb_core::pick::Scheduler;
 use lb_core::rules::{ApplyError, Pool, Room, VipClass};
-use lb_core::{Address, Origin, Protocol, RuleTable, Tuple};
+use lb_core::{
+    Address, Balancer, Block, Config, Instant, Link, Meta, Origin, Packet, Protocol, RuleTable, Sizes, Tuple, blocks,
+};
 use libfuzzer_sys::fuzz_target;
+use matryoshka_fuzz::packets::Spec;
 use siphasher::sip::SipHasher13;
 
 /// The table that deltas come to, its image, and a delta that it takes.
@@ -78,6 +81,7 @@ fn exercise<M: AsRef<[u8]>>(table: &RuleTable<M>) {
             let _ = table.decide(&tuple, origin);
         }
     }
+    judge(table);
     for (_, segment) in table.segments() {
         let _ = (segment.label(), segment.affinity(), segment.has_serving(), segment.ranges().count());
         for pool in [Pool::Cluster, Pool::Local] {
@@ -94,6 +98,26 @@ fn exercise<M: AsRef<[u8]>>(table: &RuleTable<M>) {
         let _ = (node.reserved_ports(), node.pod_sources().count(), node.service_cidrs().count());
         let _ = node.masquerade(Address::v4([10, 244, 0, 2]));
     }
+}
+
+/// Packets of all these tuples, judged by a balancer with these rules: libFuzzer's own limit bounds the time that it may take.
+fn judge<M: AsRef<[u8]>>(table: &RuleTable<M>) {
+    let sizes = Sizes { v4_flows: 4, v6_flows: 4, services: 4, affinity: 4, backends: 4, fragments: 1 };
+    let mut memory = vec![Block::ZERO; blocks(sizes)];
+    let mut balancer =
+        Balancer::new(Config::new([7; 16], 7), sizes, &mut memory, table.view()).expect("memory as it asks for");
+    let mut packets = 0;
+    for tuple in
+        tuples(table).take(64).filter(|tuple| [Protocol::TCP, Protocol::UDP, Protocol::SCTP].contains(&tuple.protocol))
+    {
+        for tuple in [tuple, tuple.reversed()] {
+            let mut data = Spec::new(tuple, 2).packet();
+            let meta = Meta { link: Link::Ip, ..Meta::default() };
+            let _ = balancer.process(Instant::ORIGIN, &mut Packet::new(&mut data, meta));
+            packets += 1;
+        }
+    }
+    assert_eq!(balancer.counters().packets(), packets, "a packet without a verdict");
 }
 
 /// A few that dial nothing in particular, and one for each Vip.

@@ -2,6 +2,7 @@
 
 #![no_main]
 
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use lb_core::wire::{Content, Headers, parse};
 use lb_core::{Address, Link};
 use libfuzzer_sys::fuzz_target;
@@ -29,6 +30,8 @@ fuzz_target!(|data: &[u8]| {
             Content::EchoRequest | Content::LaterFragment | Content::Other => assert_eq!(ports, (0, 0)),
         }
 
+        judged_alike(data, link, &headers);
+
         // What a link padded the packet with changes nothing.
         let end = transport + headers.transport_length as usize;
         if let Some(packet) = data.get(..end) {
@@ -41,6 +44,31 @@ fuzz_target!(|data: &[u8]| {
         }
     }
 });
+
+/// What etherparse makes of it too must be the same.
+fn judged_alike(data: &[u8], link: Link, headers: &Headers) {
+    let judge = match link {
+        Link::Ethernet => SlicedPacket::from_ethernet(data),
+        Link::Ip => SlicedPacket::from_ip(data),
+    };
+    let (Ok(judge), None) = (judge, headers.fragment) else { return };
+    let ports = match (&judge.transport, headers.content) {
+        (Some(TransportSlice::Tcp(tcp)), Content::Tcp(_)) => (tcp.source_port(), tcp.destination_port()),
+        (Some(TransportSlice::Udp(udp)), Content::Udp) => (udp.source_port(), udp.destination_port()),
+        _ => return,
+    };
+    let ends = match &judge.net {
+        Some(NetSlice::Ipv4(ip)) => {
+            let ip = ip.header();
+            (Address::v4(ip.source()), Address::v4(ip.destination()))
+        }
+        Some(NetSlice::Ipv6(ip)) => (Address::v6(ip.header().source()), Address::v6(ip.header().destination())),
+        _ => return,
+    };
+    let tuple = headers.tuple;
+    assert_eq!((tuple.source, tuple.destination), ends, "etherparse finds other addresses");
+    assert_eq!((tuple.source_port, tuple.destination_port), ports, "etherparse finds other ports");
+}
 
 fn addresses(data: &[u8], network: usize) -> (Address, Address) {
     let ip = &data[network..];

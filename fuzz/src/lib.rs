@@ -4,6 +4,8 @@
 pub mod cluster;
 #[path = "../../tests/invariants/mod.rs"]
 pub mod invariants;
+#[path = "../../tests/invariants/model.rs"]
+pub mod model;
 #[path = "../../tests/invariants/ops.rs"]
 pub mod ops;
 #[path = "../../tests/invariants/packets.rs"]

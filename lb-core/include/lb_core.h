@@ -47,6 +47,14 @@ enum lb_code
     LB_CODE_BAD_FRAGMENT = 12,
     /** An IPv6 packet with an IPv4-mapped address, which must not be on a wire (RFC 4291 §2.5.5.2). */
     LB_CODE_MAPPED_ADDRESS = 13,
+    /**
+     * A Service is dialled from an address that no host can have: multicast, broadcast, the zero network (RFC 1122 §3.2.1.3); or loopback, by a pod.
+     */
+    LB_CODE_MARTIAN_SOURCE = 14,
+    /**
+     * A Service is dialled from the very address and port that is dialled: the answer would come back as another question.
+     */
+    LB_CODE_LAND = 15,
     /** The traffic policy is Local and this node has no usable endpoint (SEMANTICS §6.4). */
     LB_CODE_NO_LOCAL_ENDPOINT = 16,
     /** The source is in none of the Service's loadBalancerSourceRanges (SEMANTICS §8.6). */

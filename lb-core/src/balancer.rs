@@ -26,7 +26,7 @@ use crate::flow::{Direction, Flags, Flow, FlowId, FlowTable, Lifetimes, Name, Pl
 use crate::hash::{Key, TupleHash};
 use crate::memory::Block;
 use crate::nat::{self, PortRange};
-use crate::packet::Packet;
+use crate::packet::{Origin, Packet};
 use crate::pick::Chooser;
 use crate::rng::Rng;
 use crate::rules::{ApplyError, Backend, Fate, NodeRules, Pool, RuleTable, node};
@@ -356,6 +356,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Fate::Reject(reason) => return Err(Verdict::Reject(reason)),
             Fate::Forward { pool, masquerade, hairpin } => (pool, masquerade, hairpin),
         };
+        if let Some(reason) = forged(original, packet.meta.origin) {
+            return Err(Verdict::Drop(reason));
+        }
         let slot = ruling.slot.ok_or(Verdict::Pass)?;
         let (Some(segment), Some(node)) = (self.rules.segment(slot), self.rules.node()) else {
             return Err(Verdict::Pass);
@@ -648,6 +651,17 @@ fn answer(original: &Tuple, address: Address, port: u16, masquerade: bool, node:
         destination_port: original.source_port,
         ..*original
     })
+}
+
+/// Why nobody can have sent this in good faith to what it dials. Loopback from the wire is the node's own, come by a
+/// path that the caller keeps others from (SEMANTICS §1, §9.5).
+fn forged(tuple: &Tuple, origin: Origin) -> Option<DropReason> {
+    if !tuple.source.is_unicast() || (origin == Origin::Pod && tuple.source.is_loopback()) {
+        return Some(DropReason::MartianSource);
+    }
+    // CERT CA-1997-28: answered, it would go round between balancer and backend.
+    let to_itself = (tuple.source, tuple.source_port) == (tuple.destination, tuple.destination_port);
+    to_itself.then_some(DropReason::Land)
 }
 
 fn flags(masqueraded: bool, direct: bool) -> Flags {

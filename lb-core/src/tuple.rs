@@ -69,6 +69,13 @@ impl Address {
         if self.is_v4() { self.v4_bits() >> 28 == 0xe } else { self.0 >> 120 == 0xff }
     }
 
+    /// Whether a host may have it and send from it: not multicast, not unspecified, and of IPv4 neither in the zero network nor
+    /// in class E, to which the limited broadcast belongs (RFC 1122 §3.2.1.3, RFC 4291 §2.5.2, §2.7).
+    pub const fn is_unicast(self) -> bool {
+        let reserved = self.is_v4() && (self.v4_bits() >> 24 == 0 || self.v4_bits() >> 28 == 0xf);
+        !reserved && !self.is_multicast() && self.0 != Self::UNSPECIFIED.0
+    }
+
     /// The sixteen octets in network order, IPv4 mapped.
     pub const fn octets(self) -> [u8; 16] {
         self.0.to_be_bytes()

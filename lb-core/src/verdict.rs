@@ -170,6 +170,8 @@ reasons! {
         11 TooManyExtensions    "too-many-extensions"    "More IPv6 extension headers than the engine walks over."
         12 BadFragment          "bad-fragment"           "A fragment that no host would send: empty, misaligned, or past the end of any datagram."
         13 MappedAddress        "mapped-address"         "An IPv6 packet with an IPv4-mapped address, which must not be on a wire (RFC 4291 §2.5.5.2)."
+        14 MartianSource        "martian-source"         "A Service is dialled from an address that no host can have: multicast, broadcast, the zero network (RFC 1122 §3.2.1.3); or loopback, by a pod."
+        15 Land                 "land"                   "A Service is dialled from the very address and port that is dialled: the answer would come back as another question."
         16 NoLocalEndpoint      "no-local-endpoint"      "The traffic policy is Local and this node has no usable endpoint (SEMANTICS §6.4)."
         17 SourceRange          "source-range"           "The source is in none of the Service's loadBalancerSourceRanges (SEMANTICS §8.6)."
         18 UnallocatedClusterIp "unallocated-cluster-ip" "The destination lies in the Service CIDR but belongs to no Service (SEMANTICS §6.6)."

@@ -1,11 +1,12 @@
 //! The invariants under operations that nobody would think of, and under all that the fuzzers ever found: every named seed of
-//! `process_ops` is lived through here, on stable.
+//! `process_ops` and `model` is lived through here, on stable.
 
 #![allow(unreachable_pub, reason = "the fuzz targets use these modules too")]
 
 mod cluster;
 #[path = "mod.rs"]
 mod invariants;
+mod model;
 mod ops;
 mod packets;
 
@@ -21,15 +22,22 @@ proptest! {
     ) {
         ops::run(&[vec![mode], operations.concat()].concat());
     }
+
+    #[test]
+    fn the_model_says_the_same(operations in prop::collection::vec(any::<[u8; model::OPERATION]>(), 1..100)) {
+        model::run(&operations.concat());
+    }
 }
 
 #[test]
 fn hold_for_every_seed() {
-    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/process_ops");
-    let mut lived = 0;
-    for seed in std::fs::read_dir(seeds).expect(seeds) {
-        ops::run(&std::fs::read(seed.expect(seeds).path()).expect(seeds));
-        lived += 1;
-    }
-    assert!(lived > 5, "{lived} seeds");
+    assert!(replay("process_ops", ops::run) > 5);
+    assert!(replay("model", model::run) > 0);
+}
+
+/// Gives every named seed of a target to it, and says how many there are.
+fn replay(target: &str, run: fn(&[u8])) -> usize {
+    let seeds = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+    let seeds = std::fs::read_dir(&seeds).unwrap_or_else(|error| panic!("{seeds}: {error}"));
+    seeds.map(|seed| run(&std::fs::read(seed.expect("a seed").path()).expect("a seed"))).count()
 }

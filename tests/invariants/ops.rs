@@ -21,7 +21,7 @@ pub const OPERATION: usize = 5;
 
 /// So few that a handful of packets fills it.
 const SIZES: Sizes = Sizes { v4_flows: 6, v6_flows: 5, services: 64, affinity: 4, backends: 8, fragments: 3 };
-const ROOM: Room = Room { services: 64, vips: 192, segments: 1 << 18 };
+const ROOM: Room = Room { services: 64, vips: 192, segments: 1 << 17 };
 
 /// Who sends, and to whom: pods of here and of elsewhere, the node, outsiders in a source range and not, Vips of each class,
 /// and those that nobody should send from.
@@ -65,8 +65,13 @@ const KINDS: [(Mode, Scheduler); 4] = [
     (Mode::NFTABLES, Scheduler::RoundRobin),
 ];
 
-static IMAGES: LazyLock<[Vec<u8>; 4]> = LazyLock::new(|| {
-    KINDS.map(|(mode, scheduler)| cluster(mode, scheduler).image().expect("a small cluster compiles"))
+static TABLES: LazyLock<[RuleTable<Vec<u8>>; 4]> = LazyLock::new(|| {
+    KINDS.map(|(mode, scheduler)| {
+        let image = cluster(mode, scheduler).image().expect("a small cluster compiles");
+        let mut table = RuleTable::with_room(vec![0; ROOM.bytes()], ROOM).expect("memory as it asks for");
+        table.apply(&image).expect("its own image");
+        table
+    })
 });
 
 /// A control plane that has handed out all it knows.
@@ -77,10 +82,8 @@ fn control(number: u8) -> Control {
     control
 }
 
-fn table(image: &[u8]) -> RuleTable<Vec<u8>> {
-    let mut table = RuleTable::with_room(vec![0; ROOM.bytes()], ROOM).expect("memory as it asks for");
-    table.apply(image).expect("its own image");
-    table
+fn table(number: u8) -> &'static RuleTable<Vec<u8>> {
+    &TABLES[usize::from(number) % TABLES.len()]
 }
 
 /// Lives this life: a byte for the mode, then operations. What is wrong panics.
@@ -88,11 +91,10 @@ pub fn run(input: &[u8]) {
     let Some((&mode, operations)) = input.split_first() else { return };
     let mut memories = [(); 2].map(|()| vec![Block::ZERO; blocks(SIZES)]);
     let [one, other] = &mut memories;
-    let image = &IMAGES[usize::from(mode) % IMAGES.len()];
-    let watch = Watch::new(&Config::new([7; 16], 7), SIZES, [one, other], table(image));
+    let watch = Watch::new(&Config::new([7; 16], 7), SIZES, [one, other], table(mode).clone());
     let mut life =
-        Life { watch, control: control(mode), now: 0, batch: Vec::new(), room: 1, bent: None, saved: Vec::new() };
-    for operation in operations.chunks_exact(OPERATION).take(200) {
+        Life { watch, control: None, mode, now: 0, batch: Vec::new(), room: 1, bent: None, saved: Vec::new() };
+    for operation in operations.chunks_exact(OPERATION).take(100) {
         let [what, a, b, c, d] = *operation else { continue };
         life.step(what, [a, b, c, d]);
     }
@@ -101,7 +103,9 @@ pub fn run(input: &[u8]) {
 
 struct Life<'m> {
     watch: Watch<'m, Vec<u8>>,
-    control: Control,
+    mode: u8,
+    /// Made when the first change comes.
+    control: Option<Control>,
     /// Nanoseconds.
     now: u64,
     /// Packets that go in together once there are as many as there is room for.
@@ -154,8 +158,8 @@ impl Life<'_> {
             26 | 27 => self.change(a, b),
             28 => {
                 self.flush();
-                self.control = control(a);
-                self.watch.swap(&table(&IMAGES[usize::from(a) % IMAGES.len()]));
+                (self.mode, self.control) = (a, None);
+                self.watch.swap(table(a));
             }
             29 => {
                 self.flush();
@@ -220,20 +224,21 @@ impl Life<'_> {
         self.flush();
         let names = ["all/kinds", "local/only", "local/none-here", "no/endpoints"];
         let name = names[usize::from(which) % names.len()];
+        let objects = self.control.get_or_insert_with(|| control(self.mode));
         let pods: Vec<(u8, bool)> =
             (0..6u8).filter(|n| endpoints >> n & 1 != 0).map(|n| (n + 2, endpoints >> (6 + n % 2) & 1 == 0)).collect();
         match which >> 2 & 7 {
-            0 => self.control.remove_service(&name.into()),
+            0 => objects.remove_service(&name.into()),
             1 => {
                 let fresh = cluster(Mode::IPTABLES, Scheduler::Random);
                 let service = fresh.services().find(|service| &*service.name == name).expect("one of its services");
                 let affinity = (endpoints & 1 != 0).then_some(10);
-                self.control.put_service(Service { affinity, ..service.clone() });
+                objects.put_service(Service { affinity, ..service.clone() });
             }
-            _ => self.control.put_slice(slice(name, &pods)),
+            _ => objects.put_slice(slice(name, &pods)),
         }
         let mut delta = Vec::new();
-        if self.control.delta(&mut delta).expect("a small cluster compiles") {
+        if objects.delta(&mut delta).expect("a small cluster compiles") {
             self.watch.apply(&delta).expect("there is room");
         }
         self.watch.check();

@@ -61,18 +61,17 @@ impl Spec {
         let ports = [self.tuple.source_port.to_be_bytes(), self.tuple.destination_port.to_be_bytes()].concat();
         let payload: Vec<u8> = (0..self.payload).map(|n| n as u8 ^ 0x5a).collect();
         let (mut octets, at) = match self.tuple.protocol {
-            Protocol::TCP => (
-                vec![&ports[..], &[0, 0, 0, 7, 0, 0, 0, 9, 0x50, self.flags, 0x20, 0, 0, 0, 0, 0], &payload].concat(),
-                16,
-            ),
+            Protocol::TCP => {
+                ([&ports[..], &[0, 0, 0, 7, 0, 0, 0, 9, 0x50, self.flags, 0x20, 0, 0, 0, 0, 0], &payload].concat(), 16)
+            }
             Protocol::UDP => {
                 let length = (8 + payload.len()) as u16;
-                (vec![&ports[..], &length.to_be_bytes(), &[0; 2], &payload].concat(), 6)
+                ([&ports[..], &length.to_be_bytes(), &[0; 2], &payload].concat(), 6)
             }
             // A common header and one chunk (RFC 9260 §3).
             Protocol::SCTP => {
                 let length = (4 + payload.len()) as u16;
-                let mut octets = vec![&ports[..], &[0; 8], &[self.flags, 0], &length.to_be_bytes(), &payload].concat();
+                let mut octets = [&ports[..], &[0; 8], &[self.flags, 0], &length.to_be_bytes(), &payload].concat();
                 octets.resize(octets.len().next_multiple_of(4), 0);
                 let crc = crc32c(&octets);
                 octets[8..12].copy_from_slice(&crc.to_le_bytes());

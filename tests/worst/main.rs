@@ -222,6 +222,7 @@ fn cases() -> Vec<Case> {
     options.splice(ETHERNET + 20..ETHERNET + 20, [1; 40]);
     let length = (options.len() - ETHERNET) as u16;
     options[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&length.to_be_bytes());
+    let udp = frame("udp", CLIENT, DNS);
     let strangers = |count: u16| (0..count).map(|n| frame("udp", &outsider(n), DNS)).collect::<Vec<_>>();
     let affine = |(service, slice)| (Service { affinity: Some(100), ..service }, slice);
     let guarded = {
@@ -269,7 +270,7 @@ fn cases() -> Vec<Case> {
         Case {
             node: scheduled(Scheduler::LeastConnections),
             objects: vec![pods(250)],
-            ..case("a new flow, lc, 250 endpoints", vec![], syn.clone(), "forward", 1000)
+            ..case("a new flow, lc, 250 endpoints, each busy", strangers(250), udp, "forward", 1000)
         },
         Case {
             objects: vec![affine(pods(250))],

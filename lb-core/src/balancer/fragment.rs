@@ -24,7 +24,8 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             Content::Error(quoted) => Some(quoted.tuple.reversed()),
             _ => None,
         };
-        let related = answered.and_then(|answered| self.related(answered, headers.tuple.zone));
+        let related =
+            answered.and_then(|answered| self.related(headers.tuple.destination, answered, headers.tuple.zone));
         let strange = answered.filter(|_| related.is_none()).and_then(|answered| self.elsewhere(&answered));
         // Of what else has no ports over IPv4 nothing is ours; the later pieces of an error are no longer told from it.
         let is_error = related.is_some()

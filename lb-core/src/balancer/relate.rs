@@ -16,7 +16,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     pub(super) fn relate(&mut self, packet: &mut Packet<'_>, headers: &Headers, mut quoted: Quoted) -> Verdict {
         quoted.tuple.zone = packet.meta.zone;
         let answered = quoted.tuple.reversed();
-        let Some((flow, direction)) = self.related(answered, packet.meta.zone) else {
+        let Some((flow, direction)) = self.related(headers.tuple.destination, answered, packet.meta.zone) else {
             return if let Some(core) = self.elsewhere(&answered) {
                 Verdict::Elsewhere(core)
             } else if self.dials_a_service(&answered) {
@@ -47,8 +47,12 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         }
     }
 
-    /// The flow that an error is about that quotes the packet which `answered` would answer.
-    pub(super) fn related(&mut self, answered: Tuple, zone: u16) -> Option<(FlowId, Direction)> {
+    /// The flow that an error to `receiver` is about that quotes the packet which `answered` would answer. An error goes to
+    /// whoever sent what it quotes (RFC 792, RFC 4443 §2.4); one to somebody else is forged.
+    pub(super) fn related(&mut self, receiver: Address, answered: Tuple, zone: u16) -> Option<(FlowId, Direction)> {
+        if receiver != answered.destination {
+            return None;
+        }
         let key = Packed::from(&Tuple { zone, ..answered });
         self.find_live(self.flows.hash(&key), &key)
     }

@@ -303,7 +303,8 @@ mod tests {
     #[test]
     fn a_key_whose_whole_neighbourhood_is_full_still_finds_a_way() {
         const KEYS: usize = 8000;
-        for seed in [2375, 2650, 5001, 5814, 6613] {
+        // Under Miri one is enough: what it looks for is in none of the others that is not in this.
+        for seed in [2375, 2650, 5001, 5814, 6613].into_iter().take(if cfg!(miri) { 1 } else { 5 }) {
             let mut memory = vec![Block::ZERO; buckets(KEYS)];
             let mut index = Index::new(&mut memory);
             let mut rng = Rng::new(seed);
@@ -320,7 +321,7 @@ mod tests {
 
     #[test]
     fn at_its_rated_load_every_key_finds_a_way_and_is_found_again() {
-        for keys in [2usize, 16, 1000, 100_000] {
+        for keys in [2usize, 16, 1000, if cfg!(miri) { 1001 } else { 100_000 }] {
             let mut memory = vec![Block::ZERO; buckets(keys)];
             let mut index = Index::new(&mut memory);
             let mut rng = Rng::new(keys as u64);

@@ -73,11 +73,8 @@ fn may_be_answered(packet: &[u8], link: Link, headers: &Headers) -> bool {
     let (source, destination) = (headers.tuple.source, headers.tuple.destination);
     let to_many = destination.is_multicast() || destination == Address::v4([255; 4]);
     let frame_to_many = link == Link::Ethernet && packet.first().is_some_and(|octet| octet & 1 != 0);
-    // The zero network, class E and what is no unicast address (RFC 1122 §3.2.2).
-    let by_nobody = source.is_multicast()
-        || source.is_loopback()
-        || source == Address::UNSPECIFIED
-        || (source.is_v4() && (source.v4_bits() >> 24 == 0 || source.v4_bits() >> 28 == 0xf));
+    // What is no single host's address (RFC 1122 §3.2.2).
+    let by_nobody = !source.is_unicast() || source.is_loopback();
     !to_many && !frame_to_many && !by_nobody && !is_error(packet, headers) && headers.content != Content::LaterFragment
 }
 

@@ -40,11 +40,26 @@ impl<L: Fn(&Backend) -> u32> Chooser<'_, L> {
                 segment.member(pool, turn)
             }
             Scheduler::LeastConnections | Scheduler::ShortestExpectedDelay | Scheduler::NeverQueue => {
-                segment.pool(pool).min_by_key(|backend| (self.load)(backend))
+                least(segment.pool(pool), self.load)
             }
             Scheduler::SourceHash => hashed(tuple.source),
             Scheduler::DestinationHash => hashed(tuple.destination),
             Scheduler::Random | Scheduler::Maglev => segment.member(pool, self.rng.below(size as u32) as usize),
         }
     }
+}
+
+/// The first of those with the least load. Nothing is below an idle one, so that those behind it are not asked.
+fn least(backends: impl Iterator<Item = Backend>, load: impl Fn(&Backend) -> u32) -> Option<Backend> {
+    let mut found: Option<(u32, Backend)> = None;
+    for backend in backends {
+        let load = load(&backend);
+        if found.as_ref().is_none_or(|(least, _)| load < *least) {
+            found = Some((load, backend));
+        }
+        if load == 0 {
+            break;
+        }
+    }
+    found.map(|(_, backend)| backend)
 }

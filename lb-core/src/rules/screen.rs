@@ -54,7 +54,7 @@ impl Screen {
 }
 
 /// Words of a sieve: less where stack is dear and services are few.
-const WORDS: usize = if usize::BITS >= 64 { 8 } else { 2 };
+const WORDS: usize = if usize::BITS >= 64 { 8 } else { 1 };
 /// How many bits these are, as a power of two.
 const BITS: u32 = (WORDS as u32 * 64).ilog2();
 

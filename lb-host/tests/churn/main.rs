@@ -6,6 +6,9 @@
 use std::time::Duration;
 
 mod oracle;
+#[path = "../../../tests/invariants/table.rs"]
+#[allow(unreachable_pub, reason = "the invariants are others' too")]
+mod table;
 mod town;
 
 use town::Town;

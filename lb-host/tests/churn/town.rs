@@ -1,12 +1,13 @@
 //! The box that churns: its objects, its traffic, what happens to them, and what must hold.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use lb_core::Family::{self, V4, V6};
 use lb_core::control::Mode;
-use lb_core::{Protocol, Tuple};
+use lb_core::{Protocol, Sizes, Tuple};
 use lb_host::chance::Chance;
 use lb_host::cluster::kubernetes::{FetchId, Kubernetes, Plan};
 use lb_host::cluster::program::{BulkClient, DnsClient, Resolver};
@@ -15,8 +16,13 @@ use lb_host::dns::RecordType;
 use lb_host::host::{Strangeness, Stray};
 
 use crate::oracle::Oracle;
+use crate::table;
 
 const NODES: usize = 3;
+
+/// What a node of the box has room for.
+const SIZES: Sizes =
+    Sizes { v4_flows: 4096, v6_flows: 4096, services: 512, affinity: 512, backends: 512, fragments: 64 };
 
 pub(crate) struct Town {
     it: Kubernetes,
@@ -262,6 +268,14 @@ impl Town {
             let (counted, judged) = (world.counters(node).map(|all| all.packets()), world.judged(node));
             if counted != judged {
                 return self.fail(format!("{name} counts {counted:?} packets of {judged:?}"));
+            }
+            // What holds for any balancer (tests/invariants): here of flows that a whole cluster makes and breaks.
+            let sound = world.look(node, |balancer| {
+                let check = || table::check(balancer, SIZES, 0);
+                std::panic::catch_unwind(AssertUnwindSafe(check)).is_ok()
+            });
+            if sound != Some(true) {
+                return self.fail(format!("{name}: the invariant told above does not hold"));
             }
             let moved = world.look(node, |balancer| {
                 let known = balancer.flows().filter_map(|flow| Some((flow, self.flows.get(&(node, flow.original))?)));
