@@ -123,3 +123,18 @@ impl Steer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cores of one node may be of several machines (a NIC's and its host's): what one says, all must say, whatever their byte order.
+    #[test]
+    fn a_client_has_one_core_on_every_machine() {
+        let steer = Steer::new(1000, &[7; 16]);
+        let clients =
+            [[10, 244, 0, 1], [10, 244, 0, 2], [203, 0, 113, 5]].map(|client| steer.client(Address::v4(client)));
+        let v6 = steer.client(Address::from_bits(0x2001_0db8 << 96 | 1));
+        assert_eq!((clients, v6), ([418, 798, 777], 226));
+    }
+}

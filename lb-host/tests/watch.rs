@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lb_core::control::Label;
+use lb_core::control::{Label, Mode};
 use lb_host::k8s::Settings;
 use lb_host::rules::Change;
 use lb_host::run::api::Cluster;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const NODES: &str = "/api/v1/nodes";
+const BLOCKS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 
 /// Longer than it takes to try again.
 const LONG: Duration = Duration::from_secs(20);
@@ -30,6 +31,8 @@ struct State {
     requests: Vec<String>,
     /// Lists of these are refused.
     unavailable: Vec<&'static str>,
+    /// The server does not know these kinds.
+    unheard_of: Vec<&'static str>,
     /// Watches are answered with 410 Gone.
     forgotten: bool,
 }
@@ -66,14 +69,15 @@ impl Server {
         while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
         let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let path = [SERVICES, SLICES, NODES].into_iter().find(|known| *known == path).expect("a known path");
+        let path = [SERVICES, SLICES, NODES, BLOCKS].into_iter().find(|known| *known == path).expect("a known path");
         let is_watch = query.contains("watch=true");
         let mut state = self.state.lock().expect("the state");
         state.requests.push(target.clone());
         if !is_watch {
-            let (status, body) = match state.unavailable.contains(&path) {
-                true => ("503 Service Unavailable", status(503)),
-                false => {
+            let (status, body) = match (state.unavailable.contains(&path), state.unheard_of.contains(&path)) {
+                (true, _) => ("503 Service Unavailable", status(503)),
+                (_, true) => ("404 Not Found", status(404)),
+                _ => {
                     let items: Vec<_> = state.objects.entry(path).or_default().values().cloned().collect();
                     let version = state.version.to_string();
                     (
@@ -186,6 +190,10 @@ fn node(taints: Value) -> Value {
 
 /// Follows the server as a node does.
 fn follow(server: &Server) -> (Cluster, impl FnMut(Duration) -> bool) {
+    follow_as(server, Settings::default())
+}
+
+fn follow_as(server: &Server, settings: Settings) -> (Cluster, impl FnMut(Duration) -> bool) {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "lab",
         "clusters": [{"name": "lab", "cluster": {"server": format!("http://{}", server.address)}}],
@@ -195,7 +203,7 @@ fn follow(server: &Server) -> (Cluster, impl FnMut(Duration) -> bool) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), config.to_string()).expect("written");
     let (notice, noticed) = Notice::alone();
-    let cluster = Cluster::watch(Some(file.path()), "worker-1", Settings::default(), notice).expect("a configuration");
+    let cluster = Cluster::watch(Some(file.path()), "worker-1", settings, notice).expect("a configuration");
     (cluster, noticed)
 }
 
@@ -306,4 +314,59 @@ fn what_happens_is_told_and_nothing_is_lost() {
         assert!(noticed(LONG), "heard only {heard:?}");
         heard += &told(cluster.read());
     }
+}
+
+/// The blocks of ClusterIPs that are read: of the node, or of what became of it.
+fn blocks(objects: Objects) -> String {
+    let node = match objects {
+        Objects::Cluster { node, .. } => Some(node),
+        Objects::Changes { changes, .. } => changes.into_iter().find_map(|change| match change {
+            Change::Node(node) => Some(node),
+            _ => None,
+        }),
+        Objects::Image(_) => None,
+    };
+    let blocks = node.map(|node| node.proxy.service_cidrs).unwrap_or_default();
+    blocks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn nftables_mode_follows_the_blocks_of_cluster_ips() {
+    let block = |cidrs: Value| json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"}, "spec": {"cidrs": cidrs}});
+    let nftables = Settings { mode: Mode::NFTABLES, ..Settings::default() };
+    let server = Server::start();
+    server.put(NODES, "worker-1", node(json!([])));
+    server.put(BLOCKS, "kubernetes", {
+        let mut first = block(json!(["10.96.0.0/16"]));
+        first["metadata"]["name"] = "kubernetes".into();
+        first
+    });
+    server.with(|state| state.unavailable = vec![BLOCKS]);
+    let (cluster, mut noticed) = follow_as(&server, nftables.clone());
+    assert!(!noticed(Duration::from_secs(1)), "§2.8: they are not known yet");
+    server.with(|state| state.unavailable.clear());
+    assert!(noticed(LONG), "it is tried again");
+    assert_eq!(blocks(cluster.read()), "10.96.0.0/16");
+    server.until_watched();
+    server.put(BLOCKS, "more", block(json!(["10.200.0.0/24", "fd00:96::/112"])));
+    assert!(noticed(LONG));
+    assert_eq!(blocks(cluster.read()), "10.96.0.0/16 10.200.0.0/24 fd00:96::/112");
+    server.delete(BLOCKS, "more");
+    assert!(noticed(LONG));
+    assert_eq!(blocks(cluster.read()), "10.96.0.0/16");
+
+    // A server that has none: the flags' blocks.
+    let server = Server::start();
+    server.put(NODES, "worker-1", node(json!([])));
+    server.with(|state| state.unheard_of = vec![BLOCKS]);
+    let (cluster, mut noticed) = follow_as(&server, nftables);
+    assert!(noticed(LONG));
+    assert_eq!(blocks(cluster.read()), "10.96.0.0/12");
+
+    // §2.1: no other mode asks.
+    let (_cluster, mut noticed) = follow(&server);
+    let before = server.with(|state| state.requests.iter().filter(|request| request.starts_with(BLOCKS)).count());
+    assert!(noticed(LONG) && !noticed(SHORT));
+    let after = server.with(|state| state.requests.iter().filter(|request| request.starts_with(BLOCKS)).count());
+    assert!(after <= before + 1, "only the first follower tries again");
 }

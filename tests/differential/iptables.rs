@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use lb_core::Family;
+
 use crate::endpoints::{self, Port};
 use crate::objects::Objects;
 use crate::script;
@@ -28,6 +30,9 @@ pub fn rules(objects: &Objects, ports: &[Port]) -> String {
     let chains: String = tables.chains.iter().map(|chain| format!(":{chain} - [0:0]\n")).collect();
     let Tables { nat, filter_services, filter_external, filter_firewall, node_ports, .. } = tables;
     let masquerade = masquerade();
+    // What has no business on loopback addresses (§9.5).
+    let loopback = if objects.family == Family::V4 { "127.0.0.0/8" } else { "::1" };
+    let guard = format!("! -s {loopback} -d {loopback} -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT");
     format!(
         "*nat
 :KUBE-SERVICES - [0:0]
@@ -56,6 +61,8 @@ COMMIT
 -A FORWARD -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
 -A OUTPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
 -A OUTPUT -m conntrack --ctstate NEW -j KUBE-SERVICES
+-A INPUT {guard} -j DROP
+-A OUTPUT {guard} -j DROP
 -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
 -A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
 -A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
@@ -70,7 +77,7 @@ fn masquerade() -> String {
         let to = script::masqueraded(port);
         format!("-A KUBE-POSTROUTING -p {protocol} --sport {port} -j MASQUERADE --to-ports {to}\n")
     };
-    script::client_ports().flat_map(|port| [rule("tcp", port), rule("udp", port)]).collect()
+    script::client_ports().flat_map(|port| ["tcp", "udp", "sctp"].map(|protocol| rule(protocol, port))).collect()
 }
 
 impl Tables {

@@ -38,6 +38,8 @@ pub struct Report {
     pub forwarded: usize,
     pub refused: usize,
     pub dropped: usize,
+    /// Flows that kept their client's address and not its port, as another had it.
+    pub clashes: usize,
     pub differences: Vec<Difference>,
 }
 
@@ -49,6 +51,7 @@ impl Report {
         self.forwarded += other.forwarded;
         self.refused += other.refused;
         self.dropped += other.dropped;
+        self.clashes += other.clashes;
     }
 }
 
@@ -346,6 +349,7 @@ impl Judge {
             id = flow;
         }
         let Some(flow) = self.lab.engine.flow(id) else { return sent };
+        self.report.clashes += usize::from(!flow.masqueraded && seen.port() != flow.original.source_port);
         let chooses_port = flow.masqueraded || flow.reply.destination_port != flow.original.source_port;
         if chooses_port && flow.reply.destination_port != seen.port() {
             self.lab.engine.forget(id);
@@ -365,8 +369,8 @@ impl Judge {
 
     /// The sticky service port that has this destination, by its name.
     fn sticky(&self, protocol: u8, dialled: SocketAddr) -> Option<String> {
-        let protocol = if protocol == packets::TCP { "tcp" } else { "udp" };
-        let port = self.ports.iter().find(|port| port.protocol == protocol && port.is_dialled_by(dialled))?;
+        let port =
+            self.ports.iter().find(|port| port.protocol == packets::name(protocol) && port.is_dialled_by(dialled))?;
         port.affinity.map(|_| port.name.clone())
     }
 

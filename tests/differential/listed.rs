@@ -1,7 +1,7 @@
 //! The deliberate differences, each a rule of its own: as narrow as can be said, counted and shown. Their reasons are in
 //! ARCHITECTURE.md's table.
 
-use lb_core::{Direction, DropReason, Verdict};
+use lb_core::{Direction, DropReason, RejectReason, Verdict};
 
 use crate::endpoints::Port;
 use crate::judge::Ours;
@@ -22,6 +22,10 @@ pub enum Listed {
     UnrelatedError,
     /// A reply from a backend that stopped serving its UDP flow is dropped.
     StaleReply,
+    /// The node's own packet from a loopback address is refused without a word.
+    LoopbackUnanswered,
+    /// An ICMP error that quotes the ports and less than eight bytes is translated; the kernel's NAT can't and drops it.
+    PortsAlone,
     /// A connection that was reset before the backend said anything else goes on if somebody goes on: the kernel has forgotten
     /// it at the reset.
     ForgottenAtReset,
@@ -113,12 +117,30 @@ impl Seen<'_> {
             Kind::BadChecksum | Kind::StrayEnd | Kind::OutOfWindow if self.is_invalid() => {
                 return Some(Listed::Invalid);
             }
-            Kind::UnknownError if self.step.taken.is_empty() && self.is_invalid() && verdict == Verdict::Pass => {
+            // §6.6 is about new flows, which to the kernel this is none of.
+            Kind::ShortError
+                if verdict == Verdict::Reject(RejectReason::UnmatchedPort)
+                    && ours.out.is_empty()
+                    && self.is_invalid() =>
+            {
+                return Some(Listed::UnrelatedError);
+            }
+            Kind::ShortError if step.taken.is_empty() && packets::quotes_ports(&step.given[0]) => {
+                return Some(Listed::PortsAlone);
+            }
+            Kind::UnknownError | Kind::ShortError
+                if self.step.taken.is_empty() && self.is_invalid() && verdict == Verdict::Pass =>
+            {
                 return Some(Listed::Invalid);
             }
             Kind::Error if self.is_invalid() && self.is_about_stale_flow() => return Some(Listed::StaleError),
             Kind::Incomplete | Kind::Overlapping if step.taken.is_empty() => return Some(Listed::NeverWhole),
             _ => {}
+        }
+        let is_answered = matches!(&step.taken[..], [(Place::Node, their)] if packets::message(their).is_some());
+        let by_loopback = packets::addresses(&step.given[0]).0.is_loopback();
+        if by_loopback && is_answered && matches!(verdict, Verdict::Reject(_)) && ours.out.is_empty() {
+            return Some(Listed::LoopbackUnanswered);
         }
         let goes_elsewhere = matches!(verdict, Verdict::Forward { .. })
             && matches!((&ours.out[..], &step.taken[..]), ([(_, our)], [(_, their)]) if packets::ends(our) != packets::ends(their));
@@ -198,7 +220,7 @@ impl Seen<'_> {
             return None;
         }
         let (_, to) = packets::ends(&self.step.given[0])?;
-        let protocol = if packets::protocol(&self.step.given[0]) == packets::TCP { "tcp" } else { "udp" };
+        let protocol = packets::name(packets::protocol(&self.step.given[0]));
         let is_vip = |port: &&Port| port.protocol == protocol && port.port == to.port() && port.is_dialled_by(to);
         self.ports.iter().find(is_vip).map(|port| (port, port.cluster_ip != to.ip()))
     }

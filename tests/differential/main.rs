@@ -146,10 +146,10 @@ fn tell(reports: &BTreeMap<u64, Report>, in_full: bool) -> ExitCode {
             }
         }
     }
-    let Report { packets, flows, forwarded, refused, dropped, .. } = totals;
+    let Report { packets, flows, forwarded, refused, dropped, clashes, .. } = totals;
     let scenarios = reports.len();
     println!(
-        "{scenarios} scenarios: {packets} packets, {flows} flows; {forwarded} forwarded, {refused} refused, {dropped} dropped"
+        "{scenarios} scenarios: {packets} packets, {flows} flows; {forwarded} forwarded, {refused} refused, {dropped} dropped; {clashes} ports changed"
     );
     println!("deliberate differences (tests/differential/listed.rs):");
     for (name, count) in counts {

@@ -142,12 +142,12 @@ chain cluster-ips-check {{
 
 /// kube-proxy says `fully-random`.
 fn masquerade() -> String {
-    let ports: Vec<_> = script::client_ports().map(|port| format!("{port} : {}", script::masqueraded(port))).collect();
-    ["tcp", "udp"]
-        .map(|protocol| {
-            format!(" meta l4proto {protocol} masquerade to :{protocol} sport map {{ {} }}\n", ports.join(", "))
-        })
-        .concat()
+    let rule = |protocol: &str, port: u16| {
+        let to = script::masqueraded(port);
+        format!(" {protocol} sport {port} masquerade to :{to}\n")
+    };
+    // A map of ranges would give the first of each only.
+    script::client_ports().flat_map(|port| ["tcp", "udp", "sctp"].map(|protocol| rule(protocol, port))).collect()
 }
 
 fn service(text: &mut String, elements: &mut Elements, objects: &Objects, table: &str, address: &str, port: &Port) {

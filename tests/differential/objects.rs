@@ -85,7 +85,7 @@ fn proxying(mode: Mode, chance: &mut Chance) -> Node {
         detector,
         masquerade_all: chance_of(chance, 15),
         node_port_addresses,
-        localhost_node_ports: false,
+        localhost_node_ports: mode == Mode::IPTABLES,
         // What leaves by the pods' link has that link's address (SEMANTICS §8.5).
         masquerade: vec![(prefix("10.244.1.0/24"), gateway), (prefix("fd00:244:1::/64"), twin_gateway)],
         ..plain.proxy
@@ -112,7 +112,7 @@ fn served(nth: u16, chance: &mut Chance) -> Served {
         let twin_length = if length == 16 { 32 } else { 128 - (32 - length) };
         [prefix(text), prefix(&format!("{twin}/{twin_length}"))]
     };
-    let ports = [("tcp", Protocol::TCP, 80), ("udp", Protocol::UDP, 53)];
+    let ports = [("tcp", Protocol::TCP, 80), ("udp", Protocol::UDP, 53), ("sctp", Protocol::SCTP, 90)];
     let service = Service {
         name: name.as_str().into(),
         cluster_ips: both(&format!("10.96.0.{}", 10 + nth)),

@@ -12,6 +12,7 @@ const FRAGMENT_HEADER: usize = 8;
 const FRAGMENT: u8 = 44;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const SCTP: u8 = 132;
 pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
 
@@ -79,6 +80,71 @@ pub fn udp(from: SocketAddr, to: SocketAddr, identification: u16, payload: &[u8]
     let mut packet = Vec::new();
     headers(from.ip(), to.ip(), identification).udp(from.port(), to.port()).write(&mut packet, payload).unwrap();
     packet
+}
+
+/// A chunk of SCTP, behind the verification tag that its receiver gave out (RFC 9260 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// By the tag that it gives out.
+    Init(u32),
+    InitAck(u32),
+    CookieEcho,
+    CookieAck,
+    /// So many bytes.
+    Data(u16),
+    Shutdown,
+    ShutdownAck,
+    ShutdownComplete,
+    Abort,
+}
+
+impl Chunk {
+    /// Its type and what follows its length.
+    fn parts(self) -> (u8, Vec<u8>) {
+        // A window, streams out and in, and the first number.
+        let init = |tag: u32| [&tag.to_be_bytes()[..], &[0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]].concat();
+        match self {
+            // With the parameter that is the cookie.
+            Self::InitAck(tag) => (2, [&init(tag)[..], &[0, 7, 0, 8, 1, 2, 3, 4]].concat()),
+            Self::Init(tag) => (1, init(tag)),
+            Self::CookieEcho => (10, vec![1, 2, 3, 4]),
+            Self::CookieAck => (11, Vec::new()),
+            // Number, stream, number in it, and what the payload is, then the payload.
+            Self::Data(length) => {
+                (0, [&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0][..], &vec![7; usize::from(length)]].concat())
+            }
+            Self::Shutdown => (7, vec![0, 0, 0, 1]),
+            Self::ShutdownAck => (8, Vec::new()),
+            Self::ShutdownComplete => (14, Vec::new()),
+            Self::Abort => (6, Vec::new()),
+        }
+    }
+}
+
+pub fn sctp(from: SocketAddr, to: SocketAddr, identification: u16, tag: u32, chunk: Chunk) -> Vec<u8> {
+    let (kind, body) = chunk.parts();
+    let length = (4 + body.len()) as u16;
+    // The first and last piece of its data.
+    let flags = if kind == 0 { 3 } else { 0 };
+    let mut message = [&from.port().to_be_bytes()[..], &to.port().to_be_bytes(), &tag.to_be_bytes(), &[0; 4]].concat();
+    message.extend([kind, flags]);
+    message.extend(length.to_be_bytes());
+    message.extend(body);
+    message.resize(message.len().next_multiple_of(4), 0);
+    let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&message);
+    message[8..12].copy_from_slice(&sum.to_le_bytes());
+    let mut packet = Vec::new();
+    headers(from.ip(), to.ip(), identification).write(&mut packet, SCTP.into(), &message).unwrap();
+    packet
+}
+
+/// A protocol's name in rules.
+pub fn name(protocol: u8) -> &'static str {
+    match protocol {
+        TCP => "tcp",
+        SCTP => "sctp",
+        _ => "udp",
+    }
 }
 
 pub fn ping(from: IpAddr, to: IpAddr, identification: u16) -> Vec<u8> {
@@ -188,7 +254,7 @@ pub fn addresses(packet: &[u8]) -> (IpAddr, IpAddr) {
 pub fn ends(packet: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let (from, to) = addresses(packet);
     let (at, protocol, piece) = transport(packet);
-    let shows_ports = matches!(protocol, TCP | UDP) && piece.is_none_or(|(offset, _)| offset == 0);
+    let shows_ports = matches!(protocol, TCP | UDP | SCTP) && piece.is_none_or(|(offset, _)| offset == 0);
     let ports = packet.get(at..at + 4).filter(|_| shows_ports)?;
     let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
     Some((SocketAddr::new(from, port(0)), SocketAddr::new(to, port(2))))
@@ -213,6 +279,11 @@ pub fn message(packet: &[u8]) -> Option<&[u8]> {
 pub fn is_syn(packet: &[u8]) -> bool {
     let (at, protocol, _) = transport(packet);
     protocol == TCP && packet.get(at + 13).is_some_and(|flags| flags & 0x17 == 2)
+}
+
+/// Whether an error quotes its packet's ports.
+pub fn quotes_ports(error: &[u8]) -> bool {
+    message(error).and_then(|message| ends(message.get(8..)?)).is_some()
 }
 
 /// As much of a packet as every error quotes (RFC 792).
@@ -241,6 +312,7 @@ pub fn summed_up(packet: &[u8]) -> String {
             format!("tcp {flags} seq {} ack {}", word(4), word(8))
         }
         UDP => "udp".into(),
+        SCTP => format!("sctp chunk {}", word(12) >> 24),
         _ => "other".into(),
     };
     let piece = piece.map_or(String::new(), |(offset, more)| format!(" piece at {offset}, more: {more}"));

@@ -68,6 +68,15 @@ impl Router {
             ("ipv4/icmp_ratemask", "0"),
             ("ipv6/icmp/ratelimit", "0"),
             ("ipv4/conf/all/send_redirects", "0"),
+            // kube-proxy's own, in iptables mode (SEMANTICS §9.5).
+            ("ipv4/conf/all/route_localnet", "1"),
+            // A busy machine is not to be an association's end.
+            ("netfilter/nf_conntrack_sctp_timeout_closed", "120"),
+            ("netfilter/nf_conntrack_sctp_timeout_cookie_wait", "120"),
+            ("netfilter/nf_conntrack_sctp_timeout_cookie_echoed", "120"),
+            ("netfilter/nf_conntrack_sctp_timeout_shutdown_sent", "120"),
+            ("netfilter/nf_conntrack_sctp_timeout_shutdown_recd", "120"),
+            ("netfilter/nf_conntrack_sctp_timeout_shutdown_ack_sent", "120"),
         ] {
             std::fs::write(format!("/proc/sys/net/{name}"), value).unwrap_or_else(|error| panic!("{name}: {error}"));
         }

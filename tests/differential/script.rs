@@ -8,12 +8,12 @@ use lb_host::chance::Chance;
 
 use crate::endpoints::{self, Port};
 use crate::objects::{Objects, chance_of, one_of};
-use crate::packets::{self, Error, Segment, TCP, UDP};
+use crate::packets::{self, Chunk, Error, SCTP, Segment, TCP, UDP};
 use crate::router::Router;
 use crate::rules::Rules;
 use crate::talk::{Stage, Talk};
 use crate::world::{
-    self, CLIENTS, GATEWAY, LOCAL_PODS, NODE, OUTSIDE_ROUTER, POD_ROUTER, Place, REMOTE_PODS, REMOTE_ROUTER,
+    self, CLIENTS, GATEWAY, LOCAL_PODS, LOOPBACK, NODE, OUTSIDE_ROUTER, POD_ROUTER, Place, REMOTE_PODS, REMOTE_ROUTER,
 };
 
 /// How many conversations a scenario has room for.
@@ -25,9 +25,10 @@ pub fn client_ports() -> impl Iterator<Item = u16> {
     FIRST_PORT..FIRST_PORT + TALKS
 }
 
-/// The source port that a masqueraded flow from this client port is given by the kernel: far from it, and no other's.
-pub fn masqueraded(port: u16) -> u16 {
-    40_000 + ((u32::from(port - FIRST_PORT) * 7919) % 20_000) as u16
+/// The source ports of which a masqueraded flow from this client port is given one by the kernel: far from it, and no other's.
+pub fn masqueraded(port: u16) -> String {
+    let first = 40_000 + ((u32::from(port - FIRST_PORT) * 7919) % 20_000) as u16;
+    format!("{first}-{}", first + 15)
 }
 
 /// What is odd about a packet.
@@ -43,6 +44,8 @@ pub enum Kind {
     BadChecksum,
     /// An ICMP error about a packet of a known flow.
     Error,
+    /// One that quotes too little of it to tell which: not all of its ports.
+    ShortError,
     /// An ICMP error about a packet that nobody sent.
     UnknownError,
     Ping,
@@ -147,8 +150,8 @@ impl Script<'_> {
 
     /// What a client may dial, a service's or not.
     fn dialled(&mut self, protocol: u8) -> SocketAddr {
-        let name = if protocol == TCP { "tcp" } else { "udp" };
-        let ports: Vec<&Port> = self.ports.iter().filter(|port| port.protocol == name).collect();
+        let is_its = |port: &&Port| port.protocol == packets::name(protocol);
+        let ports: Vec<&Port> = self.ports.iter().filter(is_its).collect();
         let port = *one_of(&mut self.chance, &ports);
         let vips: Vec<IpAddr> = port.external_ips.iter().chain(&port.load_balancer_ips).copied().collect();
         let mut all = vec![SocketAddr::new(port.cluster_ip, port.port)];
@@ -186,13 +189,55 @@ impl Script<'_> {
         if self.talks.len() >= usize::from(TALKS) {
             return None;
         }
-        let protocol = if self.happens(60) { TCP } else { UDP };
+        let protocol = match self.below(100) {
+            0..55 => TCP,
+            55..85 => UDP,
+            _ => SCTP,
+        };
         let (client, dialled) = (self.client(), self.dialled(protocol));
         let sequences = (self.chance.draw() as u32, self.chance.draw() as u32);
-        let mut talk = Talk::new(protocol, SocketAddr::new(client, port), dialled, sequences);
+        let (client, dialled) = match self.own_loopback(protocol, port) {
+            Some(ends) => ends,
+            None => (self.same_port(protocol, dialled).unwrap_or(SocketAddr::new(client, port)), dialled),
+        };
+        let mut talk = Talk::new(protocol, client, dialled, sequences);
         talk.is_service = self.ports.iter().any(|port| port.is_dialled_by(dialled));
         self.talks.push(talk);
         Some(self.talks.len() - 1)
+    }
+
+    /// At times, the node itself, by a loopback address and a node port.
+    fn own_loopback(&mut self, protocol: u8, port: u16) -> Option<(SocketAddr, SocketAddr)> {
+        if self.objects.family != Family::V4 || !self.objects.is_iptables() || !self.happens(8) {
+            return None;
+        }
+        let is_its = |one: &&Port| one.protocol == packets::name(protocol);
+        let numbers: Vec<u16> = self.ports.iter().filter(is_its).filter_map(|one| one.node_port).collect();
+        let own = self.of(LOOPBACK);
+        let number = (!numbers.is_empty()).then(|| *one_of(&mut self.chance, &numbers))?;
+        Some((SocketAddr::new(own, port), SocketAddr::new(own, number)))
+    }
+
+    /// At times, a client that is connected already and dials something else from the same port: if that has the same
+    /// endpoint, the endpoint must see two ports.
+    fn same_port(&mut self, protocol: u8, dialled: SocketAddr) -> Option<SocketAddr> {
+        let connected = |talk: &&Talk| {
+            let is_known = talk.is_answered && !talk.is_forgotten;
+            protocol == TCP
+                && talk.protocol == TCP
+                && talk.stage == Stage::Open
+                && talk.is_translated()
+                && is_known
+                && !talk.client.ip().is_loopback()
+        };
+        let clients: Vec<SocketAddr> = self.talks.iter().filter(connected).map(|talk| talk.client).collect();
+        if clients.is_empty() || !self.happens(15) {
+            return None;
+        }
+        let client = *one_of(&mut self.chance, &clients);
+        // Two conversations between the same ends would be one.
+        let is_other = !self.talks.iter().any(|talk| talk.client == client && talk.dialled == dialled);
+        is_other.then_some(client)
     }
 
     fn open(&mut self) {
@@ -218,6 +263,7 @@ impl Script<'_> {
         }
         match self.talks[talk].protocol {
             TCP => self.advance_tcp(talk),
+            SCTP => self.advance_sctp(talk),
             _ => self.advance_udp(talk),
         }
     }
@@ -248,7 +294,7 @@ impl Script<'_> {
                 talk.stage = Stage::SynReceived;
                 self.say(at, false, "SA", 0, Kind::Plain);
             }
-            Stage::SynReceived => {
+            Stage::SynReceived | Stage::Accepting => {
                 talk.stage = Stage::Open;
                 self.say(at, true, "A", 0, Kind::Plain);
             }
@@ -324,6 +370,40 @@ impl Script<'_> {
         self.give(kind, at, from, vec![packet]);
     }
 
+    /// An association, from INIT to SHUTDOWN COMPLETE (RFC 9260 §4).
+    fn advance_sctp(&mut self, at: usize) {
+        let draw = self.chance.below(100);
+        let length = self.below(300) as u16;
+        let talk = &mut self.talks[at];
+        let (own, other) = (talk.client_next, talk.server_next);
+        let (next, by_client, chunk) = match talk.stage {
+            Stage::New => (Stage::SynSent, true, Chunk::Init(own)),
+            Stage::SynSent if talk.met.is_none() && draw < 60 => return talk.stage = Stage::Over,
+            Stage::SynSent if talk.met.is_none() || draw < 10 => (Stage::SynSent, true, Chunk::Init(own)),
+            Stage::SynSent => (Stage::SynReceived, false, Chunk::InitAck(other)),
+            Stage::SynReceived => (Stage::Accepting, true, Chunk::CookieEcho),
+            Stage::Accepting => (Stage::Open, false, Chunk::CookieAck),
+            Stage::Open => match draw {
+                0..75 => (Stage::Open, draw < 40, Chunk::Data(length)),
+                75..92 => (Stage::Closing, true, Chunk::Shutdown),
+                _ => (Stage::Over, draw < 96, Chunk::Abort),
+            },
+            Stage::Closing => (Stage::Done, false, Chunk::ShutdownAck),
+            Stage::Done | Stage::Over => (Stage::Over, true, Chunk::ShutdownComplete),
+        };
+        talk.stage = next;
+        // The one that who receives it gave out; nobody has any before the first.
+        let tag = match chunk {
+            Chunk::Init(_) => 0,
+            _ if by_client => other,
+            _ => own,
+        };
+        let Some((from, to)) = talk.ends(by_client) else { return };
+        let place = talk.place(by_client);
+        let packet = packets::sctp(from, to, self.identify(), tag, chunk);
+        self.give(Kind::Plain, at, place, vec![packet]);
+    }
+
     fn advance_udp(&mut self, at: usize) {
         let draw = self.chance.below(100);
         let by_client = self.talks[at].met.is_none() || draw < 55;
@@ -390,10 +470,14 @@ impl Script<'_> {
         let kinds = [Error::PortUnreachable, Error::HostUnreachable, Error::TooBig, Error::TimeExceeded];
         let kind = if by_receiver { Error::PortUnreachable } else { *one_of(&mut self.chance, &kinds) };
         let from = if by_receiver { receiver } else { router };
-        let quoted = if self.happens(30) { packets::shortest_quote(&about) } else { 528 };
+        let (odd, quoted) = match self.below(100) {
+            0..30 => (Kind::Error, packets::shortest_quote(&about)),
+            30..40 => (Kind::ShortError, packets::shortest_quote(&about) - 8 + self.below(8)),
+            _ => (Kind::Error, 528),
+        };
         let identification = self.identify();
         let packet = packets::error(from, kind, &about, quoted, identification);
-        self.give(Kind::Error, at, world::place_of(receiver), vec![packet]);
+        self.give(odd, at, world::place_of(receiver), vec![packet]);
     }
 
     /// Something that no orderly client sends.
@@ -413,7 +497,7 @@ impl Script<'_> {
                 let flags = *one_of(&mut self.chance, &["FA", "R", "RA"]);
                 self.say(at, true, flags, 0, Kind::StrayEnd);
             }
-            3 if place != Place::Node => {
+            3 if place != Place::Node && protocol == UDP => {
                 self.talks[at].stage = Stage::Over;
                 let mut packet = packets::udp(client, dialled, identification, b"damaged");
                 *packet.last_mut().expect("a payload") ^= 1;

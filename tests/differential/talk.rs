@@ -12,6 +12,8 @@ pub enum Stage {
     /// The client has spoken.
     SynSent,
     SynReceived,
+    /// The client has shown SCTP's cookie.
+    Accepting,
     Open,
     /// Both have said their last, and one confirmation is due.
     Closing,

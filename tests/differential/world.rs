@@ -24,6 +24,8 @@ pub enum Place {
 }
 
 pub const NODE: &str = "192.0.2.10";
+/// What a program on the node may dial a node port by (SEMANTICS §9.5).
+pub const LOOPBACK: &str = "127.0.0.1";
 /// The node's address on its pods' link.
 pub const GATEWAY: &str = "10.244.1.1";
 pub const LOCAL_PODS: [&str; 4] = ["10.244.1.10", "10.244.1.11", "10.244.1.12", "10.244.1.13"];
@@ -43,7 +45,7 @@ pub fn of(family: Family, text: &str) -> IpAddr {
 /// What the node's routes say.
 pub fn place_of(address: IpAddr) -> Place {
     let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-    if [NODE, GATEWAY].iter().any(|own| of(family, own) == address) {
+    if address.is_loopback() || [NODE, GATEWAY].iter().any(|own| of(family, own) == address) {
         return Place::Node;
     }
     let is_local_pod = match address {

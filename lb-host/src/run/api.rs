@@ -4,7 +4,8 @@
 //! list, then watch --event--> converted object --> pending changes --read--> rules
 //!   ^--- 410 Gone, disconnected: wait, list again; what is not in the list any more is gone
 //! ```
-//! Nothing is told before Services, EndpointSlices and the Node were listed once (SEMANTICS §2.8).
+//! Nothing is told before Services, EndpointSlices and the Node, in nftables mode ServiceCIDRs too, were listed once (SEMANTICS
+//! §2.1, §2.8).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,14 +15,17 @@ use anyhow::Context;
 use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
-use lb_core::control::{self, Label};
+use lb_core::Prefix;
+use lb_core::control::{self, Label, Mode};
 use tracing::{error, info, warn};
 
 use super::{Notice, Objects};
+use crate::k8s::address::lenient_prefix;
 use crate::k8s::{Settings, endpoints, node, service};
 use crate::rules::Change;
 
@@ -38,6 +42,12 @@ struct Known {
     services: BTreeMap<Label, control::Service>,
     slices: BTreeMap<Label, control::Slice>,
     node: Option<(control::Node, bool)>,
+    /// What the node was made from.
+    node_object: Option<Node>,
+    /// The blocks of ServiceCIDRs, which are the cluster's wherever there are some.
+    blocks: BTreeMap<Label, Vec<Prefix>>,
+    /// How many kinds are to be listed before anything is told.
+    kinds: usize,
     /// Names of the kinds that were listed.
     listed: BTreeSet<&'static str>,
     /// Whether all was read once, and what became of which object since.
@@ -57,6 +67,8 @@ impl Cluster {
         settings: Settings,
         notice: Notice,
     ) -> anyhow::Result<Self> {
+        // §2.1: the other modes have no use for them (§6.6).
+        let follows_blocks = settings.mode == Mode::NFTABLES;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let config = match kubeconfig {
             None => kube::Config::incluster().context("--in-cluster, and this is no Pod of a cluster")?,
@@ -75,6 +87,9 @@ impl Cluster {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             node: None,
+            node_object: None,
+            blocks: BTreeMap::new(),
+            kinds: if follows_blocks { 4 } else { 3 },
             listed: BTreeSet::new(),
             was_read: false,
             pending: BTreeMap::new(),
@@ -93,7 +108,12 @@ impl Cluster {
                 futures_util::join!(
                     own.follow::<Service>(Api::all(client.clone()), services.clone(), &notice),
                     own.follow::<EndpointSlice>(Api::all(client.clone()), services, &notice),
-                    own.follow::<Node>(Api::all(client), Config::default().fields(&node_only), &notice),
+                    own.follow::<Node>(Api::all(client.clone()), Config::default().fields(&node_only), &notice),
+                    async {
+                        if follows_blocks {
+                            own.follow::<ServiceCIDR>(Api::all(client), Config::default(), &notice).await;
+                        }
+                    },
                 );
             });
         })?;
@@ -149,13 +169,20 @@ impl Cluster {
                 }),
                 Ok(Event::Apply(object)) => self.with(|known| K::put(known, object)),
                 Ok(Event::Delete(object)) => self.with(|known| K::remove(known, &name(&object))),
+                // A server of before 1.33 may not have them: then the blocks are those of the flags.
+                Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+                    if status.code == 404 && K::KIND == ServiceCIDR::KIND =>
+                {
+                    info!("the API server has no ServiceCIDRs");
+                    self.with(|known| known.listed.insert(K::KIND));
+                }
                 Err(error) => {
                     warn!(kind = K::KIND, "the API server: {error}; it is tried again");
                     continue;
                 }
             }
             let news = self.with(|known| {
-                let all = known.listed.len() == 3 && known.node.is_some();
+                let all = known.listed.len() == known.kinds && known.node.is_some();
                 all && is_complete && (!known.was_read || !known.pending.is_empty())
             });
             if news && notice.give().is_err() {
@@ -172,6 +199,26 @@ fn name(object: &impl Resource) -> Label {
     match &meta.namespace {
         Some(namespace) => format!("{namespace}/{name}").into(),
         None => name.into(),
+    }
+}
+
+impl Known {
+    /// Works out what the node is from what is known by now.
+    fn see_node(&mut self) {
+        let Some(object) = self.node_object.clone() else { return };
+        let (name, eligible) = (name(&object), node::is_eligible(&object));
+        let mut settings = self.settings.clone();
+        if !self.blocks.is_empty() {
+            settings.service_cidrs = self.blocks.values().flatten().copied().collect();
+        }
+        match node::node(&[object.into()], Some(&self.node_name), &settings) {
+            Ok(node) if self.node.as_ref() != Some(&(node.clone(), eligible)) => {
+                self.pending.insert((Node::KIND, name), Change::Node(node.clone()));
+                self.node = Some((node, eligible));
+            }
+            Ok(_) => {}
+            Err(error) => error!("refused: {error}"),
+        }
     }
 }
 
@@ -241,17 +288,8 @@ impl Watched for Node {
     const KIND: &'static str = "Node";
 
     fn put(known: &mut Known, object: Self) {
-        let name = name(&object);
-        let eligible = node::is_eligible(&object);
-        match node::node(&[object.into()], Some(&known.node_name), &known.settings) {
-            Ok(node) => {
-                if known.node.as_ref() != Some(&(node.clone(), eligible)) {
-                    known.pending.insert((Self::KIND, name), Change::Node(node.clone()));
-                    known.node = Some((node, eligible));
-                }
-            }
-            Err(error) => error!("refused: {error}"),
-        }
+        known.node_object = Some(object);
+        known.see_node();
     }
 
     /// A node that was deleted goes on with what it had: its Pods are still there for a while.
@@ -264,5 +302,25 @@ impl Watched for Node {
 
     fn names(known: &Known) -> Vec<Label> {
         known.node.iter().map(|(node, _)| node.name.clone()).collect()
+    }
+}
+
+impl Watched for ServiceCIDR {
+    const KIND: &'static str = "ServiceCIDR";
+
+    fn put(known: &mut Known, object: Self) {
+        let blocks = object.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
+        let blocks = blocks.filter_map(|block| lenient_prefix(block)).collect();
+        known.blocks.insert(name(&object), blocks);
+        known.see_node();
+    }
+
+    fn remove(known: &mut Known, name: &Label) {
+        known.blocks.remove(name);
+        known.see_node();
+    }
+
+    fn names(known: &Known) -> Vec<Label> {
+        known.blocks.keys().cloned().collect()
     }
 }
