@@ -3,11 +3,12 @@
 //! Every connection has two keys, one a direction, and one entry of 64 bytes. Keys are looked up 32 at a
 //! time, in random order, by plain loops, one a stage. Between stages all lines that the next one needs are
 //! loaded, whatever it will find there: otherwise it would guess, guess wrong in the shadow of a cache miss,
-//! and begin the next misses too late. The floors: hashing alone, and touching as many random lines as there are entries.
+//! and begin the next misses too late. The floors: hashing alone, in three ways, and touching as many random lines as there are entries.
 
 #[path = "../shared/mod.rs"]
 mod shared;
 
+mod hashes;
 mod inline;
 mod tag_buckets;
 mod words;
@@ -27,6 +28,7 @@ fn main() {
     let mut criterion = shared::criterion();
     let mut group = criterion.benchmark_group("flow_table");
     group.throughput(Throughput::Elements(BULK as u64));
+    hashes::contest(&mut group);
     floors(&mut group);
     for connections in [1000, 64_000, 1_000_000] {
         compare::<tag_buckets::TagBuckets>(&mut group, connections);
@@ -139,14 +141,6 @@ fn compare<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>, connections: 
 }
 
 fn floors(group: &mut BenchmarkGroup<'_, WallTime>) {
-    let hashed: Vec<Key> = (0..BULK as u32).map(|number| keys(number, true)[0]).collect();
-    group.bench_function("floor/siphash-1-3", |bencher| {
-        bencher.iter(|| {
-            for key in black_box(&hashed) {
-                black_box(hash(key));
-            }
-        });
-    });
     for connections in [1000, 64_000, 1_000_000] {
         let mut lines = vec![Entry::default(); connections];
         let mut random = Random(4);

@@ -16,7 +16,8 @@ pub(crate) struct Row {
     peer: String,
     theirs: f64,
     ratio: f64,
-    limit: f64,
+    /// The highest good ratio; none where the row is for orientation.
+    limit: Option<f64>,
 }
 
 impl Row {
@@ -27,8 +28,9 @@ impl Row {
         peer: String,
         theirs: f64,
         ratio: f64,
-        limit: f64,
+        limit: impl Into<Option<f64>>,
     ) -> Self {
+        let limit = limit.into();
         Self { goal, what, ours, peer, theirs, ratio, limit }
     }
 }
@@ -36,7 +38,8 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { goal, what, ours, peer, theirs, ratio, limit } = self;
-        write!(f, "{goal}\t{what}\t{ours:.1}\t{peer}\t{theirs:.1}\t{ratio:.3}\t{limit:.3}")
+        let limit = limit.map_or_else(String::new, |limit| format!("{limit:.3}"));
+        write!(f, "{goal}\t{what}\t{ours:.1}\t{peer}\t{theirs:.1}\t{ratio:.3}\t{limit}")
     }
 }
 
@@ -59,7 +62,7 @@ pub(crate) fn duel(
     mut ours: impl FnMut() -> f64,
     peer: String,
     mut theirs: impl FnMut() -> f64,
-    limit: f64,
+    limit: impl Into<Option<f64>>,
 ) -> Row {
     // The first turn of each warms up.
     let (_, _) = (ours(), theirs());
@@ -83,22 +86,32 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// `None`, and loudly so, if it was not built.
-    pub(crate) fn start(name: &str, argument: &str) -> Option<Self> {
+    pub(crate) fn start(name: &str, arguments: &[&str]) -> Option<Self> {
         let program = std::env::var("PEERS").ok().map(|directory| Path::new(&directory).join(name));
         let Some(program) = program.filter(|program| program.exists()) else {
             eprintln!("!!! NOT MEASURED: {name} was not built (benches/goals says why)");
             return None;
         };
-        let spawned = Command::new(program).arg(argument).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let spawned = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.inspect_err(|error| eprintln!("!!! NOT MEASURED: {name}: {error}")).ok()?;
         let (lines, input) = (BufReader::new(child.stdout.take()?), child.stdin.take()?);
-        Some(Self { child, lines, input })
+        let mut peer = Self { child, lines, input };
+        // The first turn warms up, and shows whether this machine lets it run.
+        if peer.ask().is_none() {
+            eprintln!("!!! NOT MEASURED: {name} ended, and said why above");
+            return None;
+        }
+        Some(peer)
     }
 
     pub(crate) fn turn(&mut self) -> f64 {
+        self.ask().expect("the peer lives, and says a figure")
+    }
+
+    fn ask(&mut self) -> Option<f64> {
         let mut line = String::new();
-        writeln!(self.input).and_then(|()| self.lines.read_line(&mut line)).expect("the peer lives");
-        line.trim().parse().unwrap_or_else(|_| panic!("the peer says {line:?}, not a figure"))
+        writeln!(self.input).and_then(|()| self.lines.read_line(&mut line)).ok()?;
+        line.trim().parse().ok()
     }
 }
 

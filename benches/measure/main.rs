@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench measure -- P1 P9`; all of them without arguments. A line a figure, tab-separated: goal, what,
 //! ours, peer, peer's, ratio, the highest good ratio. `PEERS` is where the programs of benches/peers were built.
+//! `-- count CASE RINGS` only takes that many rings of packets through, for benches/instructions to count.
 
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -12,7 +13,7 @@ mod packets;
 mod worst;
 
 use duel::{Peer, Row, budget, duel};
-use packets::{Newcomers, Strangers, Traffic};
+use packets::{Floor, Newcomers, Strangers, Traffic};
 use shared::frames::Kind;
 use shared::rig::{Mix, Share};
 
@@ -23,11 +24,14 @@ const TCP4: Mix = Mix { v4: true, udp: false, masquerade: Share::Half, flows: SM
 const TCP6: Mix = Mix { v4: false, ..TCP4 };
 const UDP4: Mix = Mix { udp: true, ..TCP4 };
 
+/// Services of the kernel's nftables rules.
+const KERNEL_SERVICES: &str = "1000";
+
 type Measure = fn() -> Vec<Row>;
 
 const GOALS: &[(&str, Measure)] = &[
     ("P1", || against_rte_hash("P1", SMALL, 1.2)),
-    ("P2", || against_rte_hash("P2", LARGE, 1.0)),
+    ("P2", p2),
     ("P3", p3),
     ("P4", p4),
     ("P5", p5),
@@ -41,10 +45,16 @@ const GOALS: &[(&str, Measure)] = &[
     ("P13", p13),
     ("P15", worst::p15),
     ("P17", p17),
+    ("peers", peers),
 ];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if let [count, case, rings] = wanted.as_slice()
+        && count == "count"
+    {
+        return take_through(case, rings.parse().expect("a number of rings"));
+    }
     for (goal, measure) in GOALS.iter().filter(|(goal, _)| wanted.is_empty() || wanted.iter().any(|w| w == goal)) {
         let rows = measure();
         if rows.is_empty() {
@@ -54,15 +64,60 @@ fn main() {
     }
 }
 
+fn take_through(case: &str, rings: usize) {
+    let known = |mut traffic: Traffic| drop(traffic.rings(rings));
+    match case {
+        "tcp4/hit" => known(hit(TCP4, SMALL)),
+        "tcp6/hit" => known(hit(TCP6, SMALL)),
+        "udp4/hit" => known(hit(UDP4, SMALL)),
+        "tcp4/miss" => known(Strangers::new(1000).0),
+        "icmp-error4/hit" => known(Traffic::forwarded(shared::worst::errors(TCP4))),
+        "fragments4/hit" => known(Traffic::forwarded(shared::worst::fragments(UDP4))),
+        "extension-headers6/hit" => known(Traffic::forwarded(shared::worst::extended(TCP6))),
+        "tcp4/new" => drop(Newcomers::new(TCP4, shared::rig::SERVICES).rings(rings)),
+        "tcp6/new" => drop(Newcomers::new(TCP6, shared::rig::SERVICES).rings(rings)),
+        _ => panic!("no such case: {case}"),
+    }
+}
+
 fn hit(mix: Mix, flows: usize) -> Traffic {
     Traffic::known(Mix { flows, ..mix }, shared::rig::SERVICES)
 }
 
 fn against_rte_hash(goal: &'static str, flows: usize, limit: f64) -> Vec<Row> {
-    let Some(mut peer) = Peer::start("rte_hash", &flows.to_string()) else { return Vec::new() };
+    let Some(mut peer) = Peer::start("rte_hash", &[&flows.to_string()]) else { return Vec::new() };
     let mut ours = hit(TCP4, flows);
     let what = format!("known v4 TCP, {} connections, both ways", shared::short(flows));
     vec![duel(goal, what, || ours.turn(), "rte_hash, bulk look-up alone".into(), || peer.turn(), limit)]
+}
+
+fn p2() -> Vec<Row> {
+    let mut rows = against_rte_hash("P2", LARGE, 1.0);
+    rows.extend(known_against_xdp("P2", LARGE, 0.1));
+    rows
+}
+
+fn known_against_xdp(goal: &'static str, flows: usize, limit: impl Into<Option<f64>>) -> Option<Row> {
+    let mut peer = Peer::start("xdp_nat", &[&flows.to_string(), "known"])?;
+    let mut ours = hit(TCP4, flows);
+    let what = format!("known v4 TCP, {} connections, both ways", shared::short(flows));
+    Some(duel(goal, what, || ours.turn(), "XDP NAT with an LRU map".into(), || peer.turn(), limit))
+}
+
+/// What no goal asks, so that every peer stands beside the same traffic of ours.
+fn peers() -> Vec<Row> {
+    let mut rows: Vec<Row> = known_against_xdp("peers", SMALL, None).into_iter().collect();
+    let peer = "nftables NAT over forwarding";
+    if let Some(mut kernel) = Peer::start("nftables", &[KERNEL_SERVICES, "known"]) {
+        let (mut ours, what) = (hit(UDP4, SMALL), "known v4 UDP, 1k connections");
+        rows.push(duel("peers", what.into(), || ours.turn(), peer.into(), || kernel.turn(), None));
+    }
+    if let Some(mut kernel) = Peer::start("nftables", &[KERNEL_SERVICES, "new"]) {
+        let (mut ours, what) = (Newcomers::new(UDP4, shared::rig::SERVICES), "new v4 UDP, 1k");
+        rows.push(duel("peers", what.into(), || ours.turn(), peer.into(), || kernel.turn(), None));
+    }
+    eprintln!("!!! NOT MEASURED: Katran and OPTE, which are not to be had on this machine");
+    rows
 }
 
 fn p3() -> Vec<Row> {
@@ -94,9 +149,14 @@ fn p6() -> Vec<Row> {
     let at = |flows, limit| {
         let (mut ours, mut peer) = (Newcomers::new(Mix { flows, ..TCP4 }, shared::rig::SERVICES), hit(TCP4, flows));
         let what = |kind| format!("{kind} v4 TCP, {}", shared::short(flows));
-        duel("P6", what("new"), || ours.turn(), what("known"), || peer.turn(), limit)
+        let row = duel("P6", what("new"), || ours.turn(), what("known"), || peer.turn(), limit);
+        let xdp = Peer::start("xdp_nat", &[&flows.to_string(), "new"]).map(|mut xdp| {
+            let peer = "XDP NAT with an LRU map, new".into();
+            duel("P6", what("new"), || ours.turn(), peer, || xdp.turn(), 1.0 / 15.0)
+        });
+        [Some(row), xdp].into_iter().flatten()
     };
-    vec![at(SMALL, 2.2), at(LARGE, 4.0)]
+    at(SMALL, 2.2).chain(at(LARGE, 4.0)).collect()
 }
 
 fn p7() -> Vec<Row> {
@@ -138,7 +198,7 @@ fn p13() -> Vec<Row> {
         })
     }
     let ours = || hit(TCP4, SMALL).turn();
-    let floor = || packets::Floor::new().turn();
+    let floor = || Floor::new().turn();
     let loss = |alone: f64, together: f64| together / alone;
     let turns = (0..7).map(|_| (loss(ours(), both(ours)), loss(floor(), both(floor))));
     let (ours, floor): (Vec<f64>, Vec<f64>) = turns.unzip();

@@ -84,6 +84,10 @@ pub(crate) fn check(frame: &[u8], expected: &Tuple) {
             assert_eq!(Ok(tcp.checksum), tcp.calc_checksum_ipv6(&ip, payload));
             (Address::v6(ip.source), Address::v6(ip.destination), tcp.source_port, tcp.destination_port)
         }
+        (Some(NetHeaders::Ipv6(ip, _)), Some(TransportHeader::Udp(udp))) => {
+            assert_eq!(Ok(udp.checksum), udp.calc_checksum_ipv6(&ip, payload));
+            (Address::v6(ip.source), Address::v6(ip.destination), udp.source_port, udp.destination_port)
+        }
         other => panic!("not what was sent: {other:?}"),
     };
     assert_eq!(found, (expected.source, expected.destination, expected.source_port, expected.destination_port));

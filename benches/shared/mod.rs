@@ -3,6 +3,7 @@
 
 pub(crate) mod frames;
 pub(crate) mod rig;
+pub(crate) mod worst;
 
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ pub(crate) fn short(n: usize) -> String {
     }
 }
 
-/// Endpoints of each service and family.
+/// Endpoints of each service and family, unless a shape says otherwise.
 pub(crate) const ENDPOINTS: usize = 5;
 /// What clients dial on every service.
 pub(crate) const TCP_PORT: u16 = 80;
@@ -122,6 +123,14 @@ pub(crate) enum Shape {
     Plain,
     /// A TCP and a UDP port, over both families.
     Dual,
+    /// The same with this many endpoints in each family.
+    Backends(usize),
+}
+
+impl Shape {
+    fn endpoints(self) -> usize {
+        if let Self::Backends(count) = self { count } else { ENDPOINTS }
+    }
 }
 
 fn service(number: usize, shape: Shape) -> Service {
@@ -139,7 +148,9 @@ fn service(number: usize, shape: Shape) -> Service {
         health_check_port: None,
         ports: match shape {
             Shape::Plain => vec![port("tcp", Protocol::TCP, TCP_PORT)],
-            Shape::Dual => vec![port("tcp", Protocol::TCP, TCP_PORT), port("udp", Protocol::UDP, UDP_PORT)],
+            Shape::Dual | Shape::Backends(_) => {
+                vec![port("tcp", Protocol::TCP, TCP_PORT), port("udp", Protocol::UDP, UDP_PORT)]
+            }
         },
     }
 }
@@ -161,7 +172,8 @@ pub(crate) fn slice(service: usize, first: usize, shape: Shape) -> Slice {
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
     };
-    let numbers = (first..first + ENDPOINTS).map(|n| service * (ENDPOINTS + 1) + n);
+    let endpoints = shape.endpoints();
+    let numbers = (first..first + endpoints).map(|n| service * (endpoints + 1) + n);
     Slice {
         name: format!("bench/service-{service}-1").into(),
         service: name(service),
@@ -174,7 +186,7 @@ fn pod(number: usize, v4: bool) -> Address {
     if v4 { Address::from_v4_bits(0x0a80_0000 + number as u32) } else { v6(0x128, number as u128) }
 }
 
-/// A node's control plane with this many services of [`ENDPOINTS`] endpoints in each family.
+/// A node's control plane with this many services of this shape.
 pub(crate) fn cluster(services: usize, shape: Shape) -> Control {
     let mut control = Control::new(node());
     for number in 0..services {

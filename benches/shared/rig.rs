@@ -50,6 +50,10 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(mix: Mix, services: usize) -> Self {
+        Self::of(mix, services, Shape::Dual)
+    }
+
+    pub(crate) fn of(mix: Mix, services: usize, shape: Shape) -> Self {
         let (v4, room) = (mix.v4, (mix.flows + RING) as u32);
         let sizes = Sizes {
             v4_flows: if v4 { room } else { 0 },
@@ -62,12 +66,13 @@ impl Rig {
         // Those established stay; those that `new` begins can be forgotten soon.
         let timeouts = Timeouts {
             tcp_established: std::time::Duration::from_secs(300 * 86_400),
+            udp_stream: std::time::Duration::from_secs(300 * 86_400),
             tcp_syn_sent: std::time::Duration::from_secs(1),
+            udp_unreplied: std::time::Duration::from_secs(1),
             ..Timeouts::LINUX
         };
         let config = Config { timeouts, ..Config::new([7; 16], 7) };
-        let rules =
-            RuleTable::load(cluster(services, Shape::Dual).image().expect("it compiles")).expect("its own image");
+        let rules = RuleTable::load(cluster(services, shape).image().expect("it compiles")).expect("its own image");
         // Every rig lives until the process ends.
         let memory = vec![Block::ZERO; blocks(sizes)].leak();
         let balancer = Balancer::new(config, sizes, memory, rules).expect("memory as it asks for");
@@ -106,7 +111,8 @@ impl Rig {
     /// Ends an expired flow: a packet from its backend finds it too old, and is nobody's.
     pub(crate) fn forget(&mut self, now: Instant, flow: lb_core::FlowId) {
         let flow = self.balancer.flow(flow).expect("a flow of the last round");
-        let mut frame = prototype(Kind::Ack, flow.reply.source.family() == lb_core::Family::V4);
+        let kind = if flow.reply.protocol == Protocol::UDP { Kind::Datagram } else { Kind::Ack };
+        let mut frame = prototype(kind, flow.reply.source.family() == lb_core::Family::V4);
         address(&mut frame, &flow.reply);
         let verdict = self.balancer.process(now, &mut Packet::new(&mut frame, Meta::default()));
         assert_eq!(verdict, Verdict::Pass);

@@ -5,6 +5,7 @@
 //!                             `-miss--> rules --pick--> Backend --------+--nat--> same frame, rewritten
 //! ```
 
+mod ahead;
 mod error;
 mod express;
 mod fragment;
@@ -28,7 +29,7 @@ use crate::nat::{self, PortRange};
 use crate::packet::{Origin, Packet};
 use crate::pick::Chooser;
 use crate::rng::Rng;
-use crate::rules::{ApplyError, Backend, Fate, Pool, RuleTable, node};
+use crate::rules::{ApplyError, Backend, Fate, NodeRules, Pool, RuleTable, node};
 use crate::steer::Steer;
 use crate::time::Instant;
 use crate::tuple::packed::Packed;
@@ -36,6 +37,7 @@ use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, RejectReason, Verdict};
 use crate::wire::plain::Plain;
 use crate::wire::{self, Content, Headers};
+use ahead::Ruling;
 use limiter::Limiter;
 use signal::{signal, signal_of};
 
@@ -44,6 +46,9 @@ pub use split::blocks;
 
 /// Packets that go through the stages of a batch together: as many as memory can be asked for at once, less where stack is dear.
 const CHUNK: usize = if usize::BITS >= 64 { 32 } else { 4 };
+
+/// Whether a batch looks ahead for packets of no known flow: not where memory is not waited for, and code is dear.
+const LOOKS_AHEAD: bool = usize::BITS >= 64;
 
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {
@@ -113,12 +118,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         self.set_time(now);
         let plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
         let place = plain.as_ref().map(|plain| self.flows.place(&plain.tuple));
-        self.conclude(
-            packet,
-            &plain,
-            place.map_or(Name::NONE, |place| self.flows.candidate(place)),
-            self.flows.begun(),
-        );
+        let name = place.map_or(Name::NONE, |place| self.flows.candidate(place));
+        self.conclude(packet, &plain, name, self.flows.begun(), None);
         packet.verdict
     }
 
@@ -144,21 +145,22 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             }
             let mut unknown = false;
             for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
-                *name = self.flows.candidate(*place);
+                *name = if LOOKS_AHEAD { self.flows.likely(*place) } else { self.flows.candidate(*place) };
                 match plain {
-                    Some(plain) if *name == Name::NONE => {
+                    Some(plain) if LOOKS_AHEAD && *name == Name::NONE => {
                         unknown = true;
-                        self.rules.prefetch_claims(plain.tuple.destination());
+                        *name = self.unknown(plain, *place);
                     }
                     _ => self.flows.prefetch_entry(*name),
                 }
             }
+            let mut rulings = [None; CHUNK];
             if unknown {
-                self.look_ahead(&plain, &mut names);
+                self.look_ahead(packets, &plain, &places, &mut names, &mut rulings);
             }
             let begun = self.flows.begun();
-            for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
-                self.conclude(packet, plain, *name, begun);
+            for (((packet, plain), name), ruling) in packets.iter_mut().zip(&plain).zip(&names).zip(&rulings) {
+                self.conclude(packet, plain, *name, begun, *ruling);
             }
         }
     }
@@ -168,23 +170,30 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Judges a packet. A plain one takes a short way if it is of a known flow that is in order, as nearly all are, or of
-    /// no flow and no service. `name` was looked up when as many flows had `begun`.
+    /// no flow and no service. `name` was looked up when as many flows had `begun`; the `ruling` is for a new flow.
     #[inline(always)]
-    fn conclude(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, name: Name, begun: u64) {
+    fn conclude(
+        &mut self,
+        packet: &mut Packet<'_>,
+        plain: &Option<Plain>,
+        name: Name,
+        begun: u64,
+        ruling: Option<Ruling>,
+    ) {
         packet.releases = None;
         if let Some(plain) = plain
             && (self.forward_plain(packet, plain, name, false) || self.pass_plain(packet, plain, name, begun))
         {
             return;
         }
-        self.judge(packet, plain, name == Name::NONE && self.flows.begun() == begun);
+        self.judge(packet, plain, name == Name::NONE && self.flows.begun() == begun, ruling);
     }
 
     /// Judges a packet by the long way. A plain one that is `unknown` is surely of no flow.
     #[inline(never)]
-    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool) {
+    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool, ruling: Option<Ruling>) {
         let verdict = match plain {
-            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain), unknown) {
+            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain), unknown, ruling) {
                 Ok((flow, direction)) if self.forward_plain(packet, plain, Name::new(flow.0, direction), true) => {
                     return;
                 }
@@ -220,7 +229,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
         let tuple = Packed::from(&headers.tuple);
-        match self.flow_of(packet, &tuple, signal(headers.content), false) {
+        match self.flow_of(packet, &tuple, signal(headers.content), false, None) {
             Ok((flow, direction)) => self.forward(packet, &headers, flow, direction),
             Err(verdict) => verdict,
         }
@@ -234,6 +243,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         tuple: &Packed,
         signal: Signal,
         unknown: bool,
+        ruling: Option<Ruling>,
     ) -> Result<(FlowId, Direction), Verdict> {
         let hash = self.flows.hash(tuple);
         let hit = if unknown { Hit::None } else { self.hit(tuple, hash, signal) };
@@ -241,7 +251,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Hit::Flow(flow, direction) => Ok((flow, direction)),
             Hit::Stale => Err(Verdict::Drop(DropReason::StaleFlow)),
             Hit::None | Hit::Released => {
-                let begun = self.begin(packet, tuple, hash, signal);
+                let begun = self.begin(packet, tuple, hash, signal, ruling);
                 if matches!(hit, Hit::Released) {
                     self.counters.flows_reselected += u64::from(begun.is_ok());
                     self.counters.flows_cut += u64::from(begun.is_err());
@@ -328,14 +338,18 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Begins a flow for its first packet, or says what becomes of the packet instead.
-    fn begin(&mut self, packet: &Packet<'_>, key: &Packed, hash: u64, signal: Signal) -> Result<FlowId, Verdict> {
+    fn begin(
+        &mut self,
+        packet: &Packet<'_>,
+        key: &Packed,
+        hash: u64,
+        signal: Signal,
+        ruling: Option<Ruling>,
+    ) -> Result<FlowId, Verdict> {
         let (now, original) = (self.now, &Tuple::from(key));
-        if self.rules.is_nobodys(original.destination) {
-            return Err(Verdict::Pass);
-        }
         self.flows.prefetch_free(key.family);
-        let decision = self.rules.decide(original, packet.meta.origin);
-        let (pool, masquerade, hairpin) = match decision.fate {
+        let ruling = ruling.unwrap_or_else(|| Ruling::of(&self.rules, original, packet.meta.origin, None));
+        let (pool, masquerade, hairpin) = match ruling.fate {
             Fate::Pass => return Err(Verdict::Pass),
             Fate::Accept | Fate::Punt => return Err(Verdict::Accept),
             Fate::Drop(reason) => return Err(Verdict::Drop(reason)),
@@ -345,7 +359,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         if let Some(reason) = forged(original, packet.meta.origin) {
             return Err(Verdict::Drop(reason));
         }
-        let (Some((slot, segment)), Some(node)) = (decision.service, self.rules.node()) else {
+        let slot = ruling.slot.ok_or(Verdict::Pass)?;
+        let (Some(segment), Some(node)) = (self.rules.segment(slot), self.rules.node()) else {
             return Err(Verdict::Pass);
         };
         // Its replies will go to the client's core, and so must the flow.
@@ -384,21 +399,11 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         };
         // §8.2: who is served by itself must see another's address, or it would answer itself directly.
         let masquerade = masquerade || (hairpin && address == original.source);
-        let mut reply = Tuple {
-            source: address,
-            source_port: port,
-            destination: original.source,
-            destination_port: original.source_port,
-            ..*original
-        };
-        let (first, last) = node.reserved_ports();
-        let ports =
-            PortRange::new(1024..=u16::MAX, first..=last).and_then(|ports| ports.share(self.core, self.steer.cores()));
-        if masquerade {
-            reply.destination = node.masquerade(address).ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
-        }
+        let reply = answer(original, address, port, masquerade, &node);
+        let reply = reply.ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
+        let ports = self.ports(&node);
         let counted = segment.scheduler().counts().then(|| load_key(&self.key, segment.id(), address, port));
-        let direct = decision.class.is_some_and(|class| segment.keeps_destination(class));
+        let direct = ruling.direct;
         let checked = self.rules.generation();
         let (reply, reply_hash) =
             self.free_reply(key, (&reply).into(), masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
@@ -465,10 +470,15 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         None
     }
 
+    /// Ports that masquerading may use.
+    fn ports(&self, node: &NodeRules<'_>) -> Option<PortRange> {
+        let (first, last) = node.reserved_ports();
+        PortRange::new(1024..=u16::MAX, first..=last)?.share(self.core, self.steer.cores())
+    }
+
     /// The hash of a reply tuple if no flow has it, and its packets come to this core.
     fn free_hash(&mut self, original: &Packed, reply: &Packed) -> Option<u64> {
         let hash = self.flows.hash(reply);
-        self.flows.prefetch_both(hash);
         let comes_here = self.steer.cores() == 1 || self.steer.tuple(&self.rules, &reply.into()) == self.core;
         (comes_here && reply != original && self.find_live(hash, reply).is_none()).then_some(hash)
     }
@@ -629,6 +639,18 @@ enum Hit {
     /// A client's packet of such a flow, which has ended.
     Released,
     None,
+}
+
+/// The tuple of answers from the backend at this address and port, until it has a port of its own. `None` if there is no
+/// address to masquerade with.
+fn answer(original: &Tuple, address: Address, port: u16, masquerade: bool, node: &NodeRules<'_>) -> Option<Tuple> {
+    Some(Tuple {
+        source: address,
+        source_port: port,
+        destination: if masquerade { node.masquerade(address)? } else { original.source },
+        destination_port: original.source_port,
+        ..*original
+    })
 }
 
 /// Why nobody can have sent this in good faith to what it dials. Loopback from the wire is the node's own, come by a

@@ -158,6 +158,7 @@ pub struct Prefix {
 impl Prefix {
     /// The block of `length` leading bits (0..=32 for IPv4, 0..=128 for IPv6; more is cut to that)
     /// around `address`, whose other bits are cleared.
+    #[inline]
     pub const fn new(address: Address, length: u8) -> Self {
         let (whole, base) = if address.is_v4() { (32, 96) } else { (128, 0) };
         let length = if length > whole { whole } else { length };
@@ -180,9 +181,9 @@ impl Prefix {
     }
 
     /// Whether `address` lies in the block; never so across families.
+    #[inline]
     pub const fn contains(self, address: Address) -> bool {
-        let base = if self.address.is_v4() { 96 } else { 0 };
-        self.address.is_v4() == address.is_v4() && (self.address.0 ^ address.0) & mask(base + self.length) == 0
+        within(self.address, self.length, address)
     }
 
     /// Whether all of `other` lies in the block.
@@ -191,7 +192,22 @@ impl Prefix {
     }
 }
 
+/// Whether an address shares its `length` leading bits with `first`, counted as [`Prefix::new`] does; never so across families.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+#[cfg_attr(not(target_pointer_width = "64"), inline(never))]
+pub(crate) const fn within(first: Address, length: u8, address: Address) -> bool {
+    if address.is_v4() {
+        let length = if length > 32 { 32 } else { length };
+        // 64 bits, so that a shift by all 32 is one.
+        first.is_v4() && ((first.v4_bits() ^ address.v4_bits()) as u64) >> (32 - length) == 0
+    } else {
+        let length = if length > 128 { 128 } else { length };
+        !first.is_v4() && (first.0 ^ address.0) & mask(length) == 0
+    }
+}
+
 /// The `length` (0..=128) leading bits set.
+#[inline]
 const fn mask(length: u8) -> u128 {
     match 128u8.checked_sub(length) {
         Some(128) | None => 0,

@@ -1,7 +1,7 @@
 //! The short way of nearly all packets: plain ones, of known flows that are in order.
 
+use super::Balancer;
 use super::signal::signal_of;
-use super::{Balancer, CHUNK};
 use crate::flow::{Direction, Flags, FlowId, Name};
 use crate::nat::{self, Change};
 use crate::packet::Packet;
@@ -37,27 +37,6 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         self.counters.count_forwarded(direction);
         packet.verdict = Verdict::Forward { flow: FlowId(name.flow()), direction };
         true
-    }
-
-    /// Asks, step by step, for what the rules will read of packets whose look-ups found no flow, and notes whose are
-    /// nobody's.
-    #[inline(never)]
-    pub(super) fn look_ahead(&self, plain: &[Option<Plain>; CHUNK], names: &mut [Name; CHUNK]) {
-        let small = self.rules.is_small();
-        for (plain, name) in plain.iter().zip(&mut *names).filter(|(_, name)| **name == Name::NONE) {
-            match plain {
-                Some(plain) if self.rules.is_nobodys(plain.tuple.destination()) => *name = Name::NOBODYS,
-                Some(plain) if !small => self.rules.prefetch_vip(plain.tuple.dialled()),
-                _ => {}
-            }
-        }
-        if small {
-            return;
-        }
-        let dialling = plain.iter().zip(&*names).filter(|(_, name)| **name == Name::NONE);
-        let dialled = dialling.filter_map(|(plain, _)| plain.as_ref()).map(|plain| plain.tuple.dialled());
-        dialled.clone().for_each(|vip| self.rules.prefetch_slot(vip));
-        dialled.for_each(|vip| self.rules.prefetch_segment(vip));
     }
 
     /// Lets a plain packet pass that is of no flow and no service. False, and nothing done, if it may be of one: of a flow

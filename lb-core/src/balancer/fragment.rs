@@ -102,7 +102,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     }
 
     pub(super) fn dials_a_service(&self, tuple: &Tuple) -> bool {
-        self.rules.node().is_some_and(|node| self.rules.owner(tuple, &node).is_some())
+        self.rules.node().is_some_and(|node| self.rules.owner(tuple, &node, None).is_some())
     }
 
     /// Whether a fragment without ports may be of a flow, or dial a service. Backends' replies have any

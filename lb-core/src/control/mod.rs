@@ -249,20 +249,26 @@ impl Control {
             self.problems.iter().filter(|(_, all)| all.iter().any(|p| matches!(p, CompileError::SameId { .. })));
         self.changed.extend(twins.map(|(service, _)| service.clone()));
         // Who claims what comes first, as a claim won or lost changes other services too.
+        let mut resolved = BTreeMap::new();
         for name in self.changed.clone() {
-            self.claim(&name);
+            if let Some(ports) = self.claim(&name) {
+                resolved.insert(name, ports);
+            }
         }
         while let Some(name) = self.changed.first().cloned() {
-            self.recompile(&name);
+            let ports = resolved.remove(&name).unwrap_or_else(|| self.resolve(&name));
+            self.recompile(&name, ports);
             self.changed.remove(&name);
         }
         Ok(())
     }
 
-    /// Brings a service's claims up to date. Whoever wins or loses a frontend by it is changed too.
-    fn claim(&mut self, name: &Label) {
-        let Some(known) = self.services.get_mut(name) else { return };
-        let claimed = known.resolve(&self.node).iter().flat_map(claims).collect();
+    /// Brings a service's claims up to date. Whoever wins or loses a frontend by it is changed too. What the service comes to
+    /// is handed back.
+    fn claim(&mut self, name: &Label) -> Option<Vec<Resolved>> {
+        let known = self.services.get_mut(name)?;
+        let resolved = known.resolve(&self.node);
+        let claimed = resolved.iter().flat_map(claims).collect();
         let before = core::mem::replace(&mut known.claimed, claimed);
         let known = &*known;
         for (frontend, claim) in before.iter().filter(|claim| !known.claimed.contains(claim)) {
@@ -278,12 +284,12 @@ impl Control {
             self.changed.extend(claims.first().map(|(service, ..)| service.clone()));
             claims.insert(claim.clone());
         }
+        Some(resolved)
     }
 
-    fn recompile(&mut self, name: &Label) {
-        let Some(known) = self.services.get(name) else { return };
+    fn recompile(&mut self, name: &Label, ports: Vec<Resolved>) {
         let (mut compiled, mut problems) = (Vec::new(), Vec::new());
-        for resolved in known.resolve(&self.node) {
+        for resolved in ports {
             let own = (resolved.service.clone(), resolved.port.name.clone(), resolved.port.protocol);
             let has = |vip: &&Vip| self.claims.get(&frontend(vip)).and_then(BTreeSet::first) == Some(&own);
             let vips: Vec<Vip> = resolved.vips.iter().filter(has).copied().collect();

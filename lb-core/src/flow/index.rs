@@ -42,6 +42,12 @@ impl Name {
         Self(flow << 1 | direction as u32)
     }
 
+    /// Whether it may be a flow's.
+    #[inline(always)]
+    pub(crate) const fn is_flows(self) -> bool {
+        self.0 < Self::NOBODYS.0
+    }
+
     pub(crate) const fn flow(self) -> u32 {
         self.0 >> 1
     }
@@ -111,21 +117,45 @@ impl<'m> Index<'m> {
         self.prefetch(Place { bucket: other as u32, ..place });
     }
 
-    /// A name that a key of this place may have: nearly always the one that it has, if it is here.
+    /// Asks for the second of its buckets.
     #[inline(always)]
-    pub(super) fn candidate(&self, place: Place) -> Name {
-        let (first, tag) = (place.bucket as usize, place.tag);
-        let candidate = |at: usize| {
-            let bucket = self.buckets.get(at)?;
-            bucket.names.get(bucket.equal(tag).first()?).copied()
-        };
-        candidate(first).or_else(|| candidate(self.other(first, tag))).map_or(Name::NONE, Name)
+    pub(super) fn prefetch_second(&self, place: Place) {
+        let other = self.other(place.bucket as usize, place.tag);
+        self.prefetch(Place { bucket: other as u32, ..place });
+    }
+
+    /// Whether the cache has all of it anyhow.
+    #[inline(always)]
+    pub(super) fn is_small(&self) -> bool {
+        const CACHE: usize = 256 << 10;
+        size_of_val(self.buckets) <= CACHE
+    }
+
+    /// A name that a key of this place may have by its first bucket: nearly always the one that it has, if it is there.
+    #[inline(always)]
+    pub(super) fn first(&self, place: Place) -> Name {
+        self.any(place.bucket as usize, place.tag)
+    }
+
+    /// The same by its second bucket.
+    #[inline(always)]
+    pub(super) fn second(&self, place: Place) -> Name {
+        self.any(self.other(place.bucket as usize, place.tag), place.tag)
+    }
+
+    #[inline(always)]
+    fn any(&self, at: usize, tag: u16) -> Name {
+        let name = self.buckets.get(at).and_then(|bucket| bucket.names.get(bucket.equal(tag).first()?));
+        name.copied().map_or(Name::NONE, Name)
     }
 
     /// The name of the first key of this hash for which `is` holds.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
-        let Place { bucket, tag } = self.place(hash);
+        let place @ Place { bucket, tag } = self.place(hash);
+        if self.first(place) == Name::NONE && self.second(place) == Name::NONE {
+            return None;
+        }
         let first = bucket as usize;
         self.buckets
             .get(first)?

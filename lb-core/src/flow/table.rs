@@ -137,7 +137,34 @@ impl<'m> FlowTable<'m> {
     /// The name that a tuple of this place has, if it has one: to be believed by [`Self::known`] alone.
     #[inline(always)]
     pub(crate) fn candidate(&self, place: Place) -> Name {
-        self.index.candidate(place)
+        match self.index.first(place) {
+            Name::NONE => self.index.second(place),
+            name => name,
+        }
+    }
+
+    /// The name that a tuple of this place has in its first bucket, where nearly all are.
+    #[inline(always)]
+    pub(crate) fn likely(&self, place: Place) -> Name {
+        self.index.first(place)
+    }
+
+    /// The name that it has in its second bucket.
+    #[inline(always)]
+    pub(crate) fn unlikely(&self, place: Place) -> Name {
+        self.index.second(place)
+    }
+
+    /// Asks for a tuple's second bucket.
+    #[inline(always)]
+    pub(crate) fn prefetch_second(&self, place: Place) {
+        self.index.prefetch_second(place);
+    }
+
+    /// Whether the cache has the index anyhow.
+    #[inline(always)]
+    pub(crate) fn is_small(&self) -> bool {
+        self.index.is_small()
     }
 
     /// Asks for the entry of a candidate.
@@ -343,20 +370,36 @@ impl<'m> FlowTable<'m> {
 
     /// Looks at the next `budget` entries and forgets the expired ones. Returns how many those were.
     pub(crate) fn expire(&mut self, now: Ticks, budget: usize) -> usize {
-        let mut forgotten = 0;
-        for _ in 0..budget.min(self.capacity() as usize) {
-            let id = FlowId(self.hand);
-            if let Some(entry) = self.entry(id).filter(|entry| entry.state().is_some()) {
-                if entry.is_expired(now) {
-                    self.remove(id);
-                    forgotten += 1;
-                } else {
-                    self.sweep_soonest = earlier(self.sweep_soonest, Ticks(entry.deadline));
-                }
+        let (mut forgotten, mut left) = (0, budget.min(self.capacity() as usize));
+        while left > 0 {
+            let (looked, expired) = self.look(now, left);
+            left -= looked;
+            self.hand += looked as u32 - 1;
+            if expired {
+                self.remove(FlowId(self.hand));
+                forgotten += 1;
             }
             self.advance();
         }
         forgotten
+    }
+
+    /// Looks at entries from the hand on, as far as it need not jump, at most `count` of them and at least one, until one is
+    /// expired. Returns how many those were, and whether the last one is.
+    fn look(&mut self, now: Ticks, count: usize) -> (usize, bool) {
+        let [v4, v6] = &self.slabs;
+        let v4_flows = self.v4.len();
+        let (hand, soonest) = (self.hand as usize, &mut self.sweep_soonest);
+        match hand.checked_sub(v4_flows) {
+            None => {
+                let stretch = count.min((v4.used as usize).saturating_sub(hand)).max(1);
+                first_expired(self.v4, hand, stretch, |entry| entry, now, soonest)
+            }
+            Some(hand) => {
+                let stretch = count.min((v6.used as usize).saturating_sub(hand)).max(1);
+                first_expired(self.v6, hand, stretch, |wide| &wide.entry, now, soonest)
+            }
+        }
     }
 
     /// Moves the sweep's hand past one entry, and past all those that were never used.
@@ -474,6 +517,29 @@ impl<'m> FlowTable<'m> {
             change(list);
         }
     }
+}
+
+/// Looks at `stretch` entries from this one on, until one is expired: how many those were, and whether the last one is.
+/// `soonest` learns of the others' deadlines.
+fn first_expired<E>(
+    entries: &[E],
+    from: usize,
+    stretch: usize,
+    entry: impl Fn(&E) -> &Entry,
+    now: Ticks,
+    soonest: &mut Option<Ticks>,
+) -> (usize, bool) {
+    let there = entries.get(from..).and_then(|rest| rest.get(..stretch)).unwrap_or(&[]);
+    for (i, one) in there.iter().map(&entry).enumerate() {
+        if one.state().is_none() {
+            continue;
+        }
+        if one.is_expired(now) {
+            return (i + 1, true);
+        }
+        *soonest = earlier(*soonest, Ticks(one.deadline));
+    }
+    (stretch, false)
 }
 
 fn earlier(bound: Option<Ticks>, deadline: Ticks) -> Option<Ticks> {

@@ -61,8 +61,10 @@ impl PortRange {
     /// Ports to try in this order, each once, `tries` at most: those from one that `start`, a random number, names, in turn.
     pub fn candidates(&self, start: u32, tries: u32) -> impl Iterator<Item = u16> + use<> {
         let Self { first, before, resume, count, step } = *self;
+        // Without a division for the numbers that there nearly always are.
+        let around = move |n: u32| if n < count { n } else { n.checked_rem(count).unwrap_or(0) };
         (0..count.min(tries)).map(move |tried| {
-            let nth = (start % count + tried) % count;
+            let nth = around(around(start) + tried);
             let port = if nth < before { first + nth * step } else { resume + (nth - before) * step };
             port as u16
         })

@@ -3,7 +3,6 @@
 use super::bytes::{put_bytes, put_u32, put_u64, u32_at};
 use super::directory::{self, ENTRY, Hash, Question};
 use super::image::{self, Image, LoadError, SLOT, Slot};
-use super::screen::Screen;
 use super::segment::{Segment, Vip};
 use super::{Filled, NONE, RuleTable};
 
@@ -112,7 +111,11 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         delta.slots().for_each(|slot| self.clear(&slot));
         self.fill(&delta, last);
         if delta.slots().next().is_some_and(|slot| slot.id == 0) {
-            self.screen = self.node().map_or(Screen::EMPTY, |node| Screen::new(&node));
+            let mut screen = self.screen.clone();
+            if let Some(node) = self.node() {
+                screen.set_node(&node);
+            }
+            self.screen = screen;
         }
         self.fingerprint = delta.fingerprint();
         Ok(())
@@ -241,6 +244,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
                 if let Some(question) = image::address_question(&vip) {
                     let claims = self.ask(question).unwrap_or(0);
                     self.list(question, claims + 1);
+                    self.screen.claim(vip.address);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::directory::Question;
 use super::node::{self, Row, Unserved};
-use super::{NodeRules, Pool, RuleTable, Segment, SourceKind, VipClass};
+use super::{Dialled, NodeRules, Pool, RuleTable, Segment, SourceKind, VipClass};
 use crate::packet::Origin;
 use crate::tuple::{Address, Protocol, Tuple};
 use crate::verdict::{DropReason, RejectReason};
@@ -72,15 +72,21 @@ pub(crate) enum Receiver {
 impl<M: AsRef<[u8]>> RuleTable<M> {
     /// What becomes of a new flow that begins with a packet of this tuple.
     pub fn decide(&self, tuple: &Tuple, origin: Origin) -> Decision<'_> {
+        self.decide_of(tuple, origin, None)
+    }
+
+    /// [`decide`](Self::decide) where it is known already in which slot the Vip is that the tuple dials.
+    pub(crate) fn decide_of(&self, tuple: &Tuple, origin: Origin, slot: Option<u32>) -> Decision<'_> {
         let nobody = Source { kind: SourceKind::Outside, loopback: false };
         let Some(node) = self.node() else { return Decision::pass(nobody) };
-        let own = self.screen.may_hold(tuple.source) && node.address(tuple.source) & node::address::OWN != 0;
+        let facts = |address| if self.screen.may_be_nodes(address) { node.address(address) } else { 0 };
+        let own = facts(tuple.source) & node::address::OWN != 0;
         let source = source(&node, tuple.source, own, origin);
-        let Some((slot, segment, class)) = self.owner(tuple, &node) else {
+        let Some((slot, segment, class)) = self.owner(tuple, &node, slot) else {
             return Decision { fate: self.unmatched(&node, tuple, source), ..Decision::pass(source) };
         };
         let local = segment.is_local(class);
-        let (way, kind) = way_in(node.address(tuple.destination), class, source.kind);
+        let (way, kind) = way_in(facts(tuple.destination), class, source.kind);
         let row = node.row(tuple.destination.family(), way, kind, local);
         let mut fate = fate(&node, &segment, class, tuple, row);
         if matches!(fate, Fate::Reject(_) | Fate::Pass) && is_guarded(&node, tuple.destination, source) {
@@ -104,12 +110,24 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     /// and quickly told; false may be said too often.
     #[inline]
     pub(crate) fn is_nobodys(&self, destination: Address) -> bool {
-        !self.screen.may_hold(destination) && !self.claims(destination).any()
+        self.is_far_from_all(destination) || (!self.screen.may_be_ruled(destination) && !self.claims(destination).any())
     }
 
-    /// The service port that a tuple dials (§6.1): an exact Vip first, then a node port.
-    pub(crate) fn owner(&self, tuple: &Tuple, node: &NodeRules<'_>) -> Option<(u32, Segment<'_>, VipClass)> {
-        if let Some(found) = self.vip_owner(tuple) {
+    /// The same, told by the screen alone: false still oftener.
+    #[inline(always)]
+    pub(crate) fn is_far_from_all(&self, destination: Address) -> bool {
+        !self.screen.may_be_ruled(destination) && !self.screen.may_be_claimed(destination)
+    }
+
+    /// The service port that a tuple dials (§6.1): an exact Vip first, whose `slot` may be known already, then a node port.
+    pub(crate) fn owner(
+        &self,
+        tuple: &Tuple,
+        node: &NodeRules<'_>,
+        slot: Option<u32>,
+    ) -> Option<(u32, Segment<'_>, VipClass)> {
+        let slot = slot.or_else(|| self.dialled((tuple.destination, tuple.destination_port, tuple.protocol)));
+        if let Some(found) = slot.and_then(|slot| self.vip_in(slot, tuple)) {
             return Some(found);
         }
         let facts = node.address(tuple.destination);
@@ -123,8 +141,18 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         shown.then_some((slot, segment, VipClass::NodePort))
     }
 
+    /// The slot of the service port that has this Vip.
+    #[inline]
+    pub(crate) fn dialled(&self, (address, port, protocol): Dialled) -> Option<u32> {
+        self.ask(Question::Vip(address, port, protocol))
+    }
+
     fn vip_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
-        let slot = self.ask(Question::Vip(tuple.destination, tuple.destination_port, tuple.protocol))?;
+        self.vip_in(self.dialled((tuple.destination, tuple.destination_port, tuple.protocol))?, tuple)
+    }
+
+    /// By what sort of address a tuple dials the service port in this slot, which has its Vip.
+    fn vip_in(&self, slot: u32, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
         let segment = self.segment(slot)?;
         let class =
             segment.vips().find(|vip| vip.address == tuple.destination && vip.class != VipClass::NodePort)?.class;
@@ -144,7 +172,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     /// What packets to this address may be, whatever their ports.
     pub(crate) fn receiver(&self, destination: Address) -> Receiver {
         let Some(node) = self.node() else { return Receiver::Other };
-        if self.screen.may_hold(destination) {
+        if self.screen.may_be_ruled(destination) {
             let masquerades = node.masquerade_addresses().any(|(_, address)| address == destination);
             if masquerades || node.address(destination) != 0 {
                 return Receiver::Node { masquerades };
@@ -162,7 +190,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     pub(crate) fn serves_on_node(&self, tuple: &Tuple) -> bool {
         let Some(node) = self.node() else { return false };
         let (first, last) = node.reserved_ports();
-        (first..=last).contains(&tuple.destination_port) || self.owner(tuple, &node).is_some()
+        (first..=last).contains(&tuple.destination_port) || self.owner(tuple, &node, None).is_some()
     }
 
     /// The service port that a known flow's destination belongs to now. A node port is found by its
@@ -203,7 +231,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
 fn source(node: &NodeRules<'_>, address: Address, own: bool, origin: Origin) -> Source {
     let loopback = address.is_loopback();
     let own = own || origin == Origin::Node || loopback;
-    let pod = origin == Origin::Pod || node.pod_sources().any(|block| block.contains(address));
+    let pod = origin == Origin::Pod || node.is_pod(address);
     let kind = match (own, pod) {
         (true, true) => SourceKind::NodeAsPod,
         (true, false) => SourceKind::Node,

@@ -64,9 +64,22 @@ struct Entry {
     value: u32,
 }
 
+/// An entry's bytes.
+type Bytes = [u8; ENTRY];
+
+/// The entries that these bytes are.
+#[inline(always)]
+fn entries(bytes: &[u8]) -> &[Bytes] {
+    bytes.as_chunks().0
+}
+
 impl Entry {
     fn read(bytes: &[u8], at: usize) -> Option<Self> {
-        let bytes = bytes.get(at * ENTRY..)?.first_chunk::<ENTRY>()?;
+        Self::of(entries(bytes).get(at)?)
+    }
+
+    #[inline(always)]
+    fn of(bytes: &Bytes) -> Option<Self> {
         let kind = bytes[11];
         (kind != 0).then_some(())?;
         Some(Self {
@@ -154,9 +167,10 @@ pub(crate) fn find(bytes: &[u8], hash: &Hash, question: Question) -> Option<u32>
     Some(locate(bytes, hash, question)?.1.value)
 }
 
+#[inline]
 fn locate(bytes: &[u8], hash: &Hash, question: Question) -> Option<(usize, Entry)> {
     let (hash, key) = hash.of(question);
-    run(bytes, hash).find(|(_, entry)| entry.hash == hash && entry.key == key)
+    run(bytes, hash).find(|(_, entry)| entry.key == key)
 }
 
 /// What is known of this address.
@@ -164,31 +178,50 @@ fn locate(bytes: &[u8], hash: &Hash, question: Question) -> Option<(usize, Entry
 pub(crate) fn claims(bytes: &[u8], hash: &Hash, address: Address) -> Claims {
     let (hash, (bits, ..)) = hash.of(Question::ClusterIp(address));
     let mut claims = Claims::default();
-    for (_, entry) in run(bytes, hash).filter(|(_, entry)| entry.hash == hash && entry.key.0 == bits) {
+    for (_, entry) in run(bytes, hash).filter(|(_, entry)| entry.key.0 == bits) {
         claims.cluster_ip |= entry.key.3 == CLUSTER_IP;
         claims.other_ip |= entry.key.3 == OTHER_IP;
     }
     claims
 }
 
+/// Every address that services have.
+pub(crate) fn addresses(bytes: &[u8]) -> impl Iterator<Item = Address> {
+    let addresses = entries(bytes).iter().filter(|entry| matches!(entry[11], CLUSTER_IP | OTHER_IP));
+    addresses.filter_map(|entry| Some(Address::from_bits(u128_at(entry, 16)?)))
+}
+
 /// Asks for the memory that a look-up reads first.
 #[inline]
 pub(crate) fn ask_for(bytes: &[u8], hash: &Hash, question: Question) {
     let (hash, _) = hash.of(question);
-    if let Some(entry) = bytes.get(home(hash, room(bytes)) * ENTRY) {
+    let entries = entries(bytes);
+    if let Some(entry) = entries.get(home(hash, entries.len())) {
         prefetch(entry);
     }
 }
 
-/// The entries among which those of this hash are: from its home on, until one is nearer to its own.
+/// The entries of this hash, which lie from its home on, until one is nearer to its own.
 #[inline(always)]
 fn run(bytes: &[u8], hash: u32) -> impl Iterator<Item = (usize, Entry)> {
-    let room = room(bytes);
+    let entries = entries(bytes);
+    let room = entries.len();
     let mut at = home(hash, room);
-    (0..room).map_while(move |distance| {
-        let (here, entry) = (at, Entry::read(bytes, at)?);
-        at = after(at, room);
-        (displacement(entry.hash, here, room) >= distance).then_some((here, entry))
+    let mut distance = 0;
+    core::iter::from_fn(move || {
+        while distance < room {
+            let bytes = entries.get(at)?;
+            let other = u32_at(bytes, 0)?;
+            if bytes[11] == 0 || (other != hash && displacement(other, at, room) < distance) {
+                return None;
+            }
+            let here = at;
+            (at, distance) = (after(at, room), distance + 1);
+            if other == hash {
+                return Some((here, Entry::of(bytes)?));
+            }
+        }
+        None
     })
 }
 

@@ -20,6 +20,9 @@ pub const VERSION: u32 = 2;
 pub(crate) const HEADER: usize = 64;
 /// Bytes of a slot: id, where its bytes begin and how many they are, the generation they came with.
 pub(crate) const SLOT: usize = 24;
+/// While one slot is checked, what the one this many behind it needs is asked for, for as many Vips as most have.
+const AHEAD: usize = 8;
+const MOST_VIPS: usize = 4;
 /// The checksum covers what follows it.
 pub(crate) const CHECKED_FROM: usize = 24;
 
@@ -130,7 +133,12 @@ impl<'i> Image<'i> {
         let hash = Hash::new(&self.key());
         let (mut end, mut last, mut sum) = (HEADER + self.slots.len() + self.directory.len(), None, 0u64);
         let mut counted = directory::Totals { frontends: 0, addresses: 0, segments: 0 };
+        let mut ahead = self.slots();
+        ahead.by_ref().take(AHEAD).for_each(|slot| self.ask_for(&slot, &hash));
         for (number, slot) in self.slots().enumerate() {
+            if let Some(slot) = ahead.next() {
+                self.ask_for(&slot, &hash);
+            }
             let at = HEADER + number * SLOT;
             if last.is_some_and(|last| last >= slot.id) || slot.start as usize != end || slot.epoch != 0 {
                 return Err(unsound(at));
@@ -175,6 +183,18 @@ impl<'i> Image<'i> {
             return Err(unsound(HEADER));
         }
         Ok(())
+    }
+
+    /// Asks for what checking a slot will read of the directory, which lies all over it.
+    fn ask_for(&self, slot: &Slot, hash: &Hash) {
+        directory::ask_for(self.directory, hash, Question::Segment(slot.id));
+        let segment = Segment::new(self.content(slot).unwrap_or(&[]));
+        for vip in segment.vips().take(MOST_VIPS) {
+            directory::ask_for(self.directory, hash, question(&vip));
+            if let Some(question) = address_question(&vip) {
+                directory::ask_for(self.directory, hash, question);
+            }
+        }
     }
 
     /// The key of its directory and its Maglev tables.

@@ -141,7 +141,12 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
             epochs_from: 0,
             room: None,
         };
-        table.screen = table.node().map_or(Screen::EMPTY, |node| Screen::new(&node));
+        let mut screen = Screen::EMPTY;
+        if let Some(node) = table.node() {
+            screen.set_node(&node);
+        }
+        directory::addresses(table.directory()).for_each(|address| screen.claim(address));
+        table.screen = screen;
         Ok(table)
     }
 
@@ -181,30 +186,22 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         self.memory.as_ref().len() <= CACHE
     }
 
-    /// Asks for the memory that [`is_nobodys`](Self::is_nobodys) reads.
-    #[inline]
-    pub(crate) fn prefetch_claims(&self, destination: Address) {
-        directory::ask_for(self.directory(), &self.hash, Question::ClusterIp(destination));
-    }
-
-    /// Asks for the memory that tells which service port a packet dials. This, [`prefetch_slot`](Self::prefetch_slot) and
+    /// Asks for the memory that tells which service port a packet dials. [`prefetch_slot`](Self::prefetch_slot) and
     /// [`prefetch_segment`](Self::prefetch_segment) each wait for what the one before asked for.
     pub(crate) fn prefetch_vip(&self, (address, port, protocol): Dialled) {
         directory::ask_for(self.directory(), &self.hash, Question::Vip(address, port, protocol));
     }
 
-    pub(crate) fn prefetch_slot(&self, (address, port, protocol): Dialled) {
-        let Some(number) = self.ask(Question::Vip(address, port, protocol)) else { return };
-        if let Some(first) = self.part(self.parts.slots).get(number as usize * SLOT) {
+    pub(crate) fn prefetch_slot(&self, slot: u32) {
+        if let Some(first) = self.part(self.parts.slots).get(slot as usize * SLOT) {
             prefetch(first);
         }
     }
 
-    pub(crate) fn prefetch_segment(&self, (address, port, protocol): Dialled) {
+    pub(crate) fn prefetch_segment(&self, slot: u32) {
         /// As much as most segments are.
         const AHEAD: usize = 256;
-        let slot = self.ask(Question::Vip(address, port, protocol)).and_then(|number| self.slot(number));
-        let content = slot.and_then(|slot| self.content(&slot)).unwrap_or_default();
+        let content = self.slot(slot).and_then(|slot| self.content(&slot)).unwrap_or_default();
         content.iter().take(AHEAD).step_by(64).for_each(prefetch);
     }
 

@@ -9,7 +9,7 @@
 //! health check ports (16 bits each, padded to four bytes).
 
 use super::bytes::{u8_at, u16_at, u32_at, u128_at};
-use super::segment::{PREFIX, VipClass, padded, prefix, prefixes};
+use super::segment::{PREFIX, VipClass, holds, padded, prefix, prefixes};
 use crate::tuple::{Address, Family, Prefix, Protocol};
 
 /// Bytes before the lists.
@@ -166,27 +166,30 @@ pub enum Stale {
 /// A view of the node's section. Reads are total, as a [`Segment`](super::Segment)'s are.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeRules<'r> {
+    /// Its first bytes, all zeros where there are fewer.
+    head: &'r [u8; HEADER],
     bytes: &'r [u8],
 }
 
 impl<'r> NodeRules<'r> {
     pub(super) fn new(bytes: &'r [u8]) -> Self {
-        Self { bytes }
+        Self { head: bytes.first_chunk().unwrap_or(&[0; HEADER]), bytes }
     }
 
+    #[inline(always)]
     fn count(&self, at: usize) -> usize {
-        usize::from(u16_at(self.bytes, at).unwrap_or(0))
+        usize::from(u16_at(self.head, at).unwrap_or(0))
     }
 
     pub(crate) fn has(&self, flag: u32) -> bool {
-        u32_at(self.bytes, 4).unwrap_or(0) & flag != 0
+        u32_at(self.head, 4).unwrap_or(0) & flag != 0
     }
 
     pub(super) fn row(&self, family: Family, class: VipClass, source: SourceKind, local: bool) -> Row {
         let place = Row::place(class, source, local);
         let [v4, v6] = ROWS;
         let rows = if family == Family::V4 { v4 } else { v6 };
-        Row(u8_at(self.bytes, rows + place).unwrap_or(0))
+        Row(u8_at(self.head, rows + place).unwrap_or(0))
     }
 
     /// What becomes of flows of this protocol whose backend stopped serving.
@@ -196,12 +199,12 @@ impl<'r> NodeRules<'r> {
             Protocol::UDP => STALE + 1,
             _ => STALE + 2,
         };
-        if u8_at(self.bytes, at) == Some(Stale::Reselect as u8) { Stale::Reselect } else { Stale::Keep }
+        if u8_at(self.head, at) == Some(Stale::Reselect as u8) { Stale::Reselect } else { Stale::Keep }
     }
 
     /// Ports that masquerading must not use, first and last.
     pub fn reserved_ports(&self) -> (u16, u16) {
-        (u16_at(self.bytes, 76).unwrap_or(0), u16_at(self.bytes, 78).unwrap_or(0))
+        (self.count(76) as u16, self.count(78) as u16)
     }
 
     /// Blocks whose addresses are pods', by the local detector.
@@ -238,13 +241,25 @@ impl<'r> NodeRules<'r> {
         (0..self.count(88)).any(|i| u16_at(self.bytes, self.health_checks() + i * 2) == Some(port))
     }
 
+    /// The lists' entries, of this size each, from `at` on.
+    #[inline(always)]
+    fn entries<const SIZE: usize>(
+        &self,
+        at: usize,
+        count: usize,
+    ) -> impl Iterator<Item = &'r [u8; SIZE]> + use<'r, SIZE> {
+        self.bytes.get(at..).unwrap_or(&[]).as_chunks().0.iter().take(count)
+    }
+
     /// What is known of this address as one of the node's: bits of [`address`].
     pub(super) fn address(&self, address: Address) -> u8 {
-        let (bytes, at) = (self.bytes, self.addresses());
-        (0..self.count(82))
-            .filter(|i| prefix(bytes, at + i * PREFIX).is_some_and(|block| block.contains(address)))
-            .filter_map(|i| u8_at(bytes, at + i * PREFIX + 17))
-            .fold(0, |all, facts| all | facts)
+        let blocks = self.entries::<PREFIX>(self.addresses(), self.count(82));
+        blocks.filter(|block| holds(block, address)).fold(0, |all, block| all | block[17])
+    }
+
+    /// Whether this is a pod's address, by the local detector.
+    pub(super) fn is_pod(&self, address: Address) -> bool {
+        self.entries::<PREFIX>(self.sources(), self.count(80)).any(|block| holds(block, address))
     }
 
     /// The blocks of all of the node's addresses.
@@ -293,10 +308,12 @@ impl<'r> NodeRules<'r> {
 
     /// The node's own address to masquerade with towards `destination`: the first whose prefix holds it.
     pub fn masquerade(&self, destination: Address) -> Option<Address> {
-        self.masquerade_addresses().find(|(block, _)| block.contains(destination)).map(|(_, address)| address)
+        let mut all = self.entries::<MASQUERADE>(self.masquerades(), self.count(86));
+        let row = all.find(|row| row.first_chunk().is_some_and(|block| holds(block, destination)))?;
+        Some(Address::from_bits(u128_at(row, PREFIX)?))
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        self.bytes.len() == self.end() && u32_at(self.bytes, 0) == Some(self.end() as u32)
+        self.bytes.len() == self.end() && u32_at(self.head, 0) == Some(self.end() as u32)
     }
 }

@@ -12,7 +12,7 @@
 
 use super::bytes::{u8_at, u16_at, u32_at, u64_at, u128_at};
 use crate::scheduler::Scheduler;
-use crate::tuple::{Address, Family, Prefix, Protocol};
+use crate::tuple::{Address, Family, Prefix, Protocol, within};
 
 /// Bytes before the lists.
 pub(crate) const HEADER: usize = 48;
@@ -95,6 +95,8 @@ pub enum Pool {
 /// `None`, no worse.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'r> {
+    /// Its first bytes, all zeros where there are fewer.
+    head: &'r [u8; HEADER],
     bytes: &'r [u8],
 }
 
@@ -113,15 +115,17 @@ struct Lists {
 
 impl<'r> Segment<'r> {
     pub(crate) fn new(bytes: &'r [u8]) -> Self {
-        Self { bytes }
+        Self { head: bytes.first_chunk().unwrap_or(&[0; HEADER]), bytes }
     }
 
+    #[inline(always)]
     fn u16(&self, at: usize) -> usize {
-        usize::from(u16_at(self.bytes, at).unwrap_or(0))
+        usize::from(u16_at(self.head, at).unwrap_or(0))
     }
 
+    #[inline(always)]
     fn u32(&self, at: usize) -> usize {
-        u32_at(self.bytes, at).unwrap_or(0) as usize
+        u32_at(self.head, at).unwrap_or(0) as usize
     }
 
     pub(super) fn has(&self, flag: u16) -> bool {
@@ -130,27 +134,27 @@ impl<'r> Segment<'r> {
 
     /// The protocol of all its Vips.
     pub fn protocol(&self) -> Protocol {
-        Protocol(u8_at(self.bytes, 6).unwrap_or(0))
+        Protocol(self.head[6])
     }
 
     /// The family of all its addresses.
     pub fn family(&self) -> Family {
-        if u8_at(self.bytes, 7) == Some(6) { Family::V6 } else { Family::V4 }
+        if self.head[7] == 6 { Family::V6 } else { Family::V4 }
     }
 
     /// The service port's identity, the same in every image.
     pub fn id(&self) -> u64 {
-        u64_at(self.bytes, 8).unwrap_or(0)
+        u64_at(self.head, 8).unwrap_or(0)
     }
 
     /// Session affinity by client address, in seconds.
     pub fn affinity(&self) -> Option<u32> {
-        u32_at(self.bytes, 16).filter(|seconds| *seconds > 0)
+        u32_at(self.head, 16).filter(|seconds| *seconds > 0)
     }
 
     /// How a backend is chosen.
     pub fn scheduler(&self) -> Scheduler {
-        u8_at(self.bytes, 20).and_then(Scheduler::from_u8).unwrap_or(Scheduler::Random)
+        Scheduler::from_u8(self.head[20]).unwrap_or(Scheduler::Random)
     }
 
     /// Whether a usable endpoint exists anywhere in the cluster (SEMANTICS §5.5).
@@ -178,6 +182,8 @@ impl<'r> Segment<'r> {
         if self.family() == Family::V6 { 20 } else { 8 }
     }
 
+    /// Inlined, so that who wants one list adds up what lies before it and no more; but not where code is dear.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn lists(&self) -> Lists {
         let vips = HEADER;
         let backends = vips + self.u16(22) * VIP;
@@ -326,8 +332,8 @@ impl<'r> Segment<'r> {
     pub(super) fn is_sound(&self) -> bool {
         let lists = self.lists();
         let whole = self.bytes.len() == lists.end && self.u32(0) == lists.end;
-        let family = u8_at(self.bytes, 7);
-        let ours = |address: Address| address.is_v4() == (family == Some(4));
+        let family = self.head[7];
+        let ours = |address: Address| address.is_v4() == (family == 4);
         let members = |pool| (0..self.pool_size(pool)).all(|i| self.member(pool, i).is_some());
         let number = |pool, i| self.member(pool, i).map(|backend| (backend.address, backend.port));
         let rising = |pool| (1..self.pool_size(pool)).all(|i| number(pool, i - 1) < number(pool, i));
@@ -335,8 +341,8 @@ impl<'r> Segment<'r> {
         whole
             && self.id() != 0
             && self.protocol().has_ports()
-            && matches!(family, Some(4 | 6))
-            && u8_at(self.bytes, 20).is_some_and(|number| Scheduler::from_u8(number).is_some())
+            && matches!(family, 4 | 6)
+            && Scheduler::from_u8(self.head[20]).is_some()
             && self.vips().count() == self.u16(22)
             && self.vips().all(|vip| ours(vip.address) && vip.port != 0)
             && self.vips().zip(self.vips().skip(1)).all(|(one, next)| one < next)
@@ -366,5 +372,12 @@ pub(super) fn prefixes(bytes: &[u8], at: usize, count: usize) -> impl Iterator<I
 }
 
 pub(super) fn prefix(bytes: &[u8], at: usize) -> Option<Prefix> {
-    Some(Prefix::new(Address::from_bits(u128_at(bytes, at)?), u8_at(bytes, at + 16)?))
+    let bytes = bytes.get(at..)?.first_chunk::<PREFIX>()?;
+    Some(Prefix::new(Address::from_bits(u128_at(bytes, 0)?), bytes[16]))
+}
+
+/// Whether the prefix in these bytes holds an address.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+pub(super) fn holds(bytes: &[u8; PREFIX], address: Address) -> bool {
+    u128_at(bytes, 0).is_some_and(|first| within(Address::from_bits(first), bytes[16], address))
 }

@@ -99,7 +99,11 @@ impl Replay {
             failed: None,
         };
         let mut log = self.log.as_deref().map(Target::create).transpose()?;
-        let options = Options { reflect: self.reflect, log: log.as_mut().map(|log| &mut log.output as &mut dyn Write) };
+        let options = Options {
+            reflect: self.reflect,
+            log: log.as_mut().map(|log| &mut log.output as &mut dyn Write),
+            summary_only: self.output.is_none() && self.expect.is_none(),
+        };
         let mut summary = replay::run(input, &mut produced, &mut balancer, options)
             .map_err(|error| self.name(error, produced.failed.as_deref()))?;
 

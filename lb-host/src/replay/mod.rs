@@ -34,6 +34,8 @@ pub struct Options<'a> {
     pub reflect: bool,
     /// Where a line of JSON goes for every flow that begins, and one when it ends or the capture does.
     pub log: Option<&'a mut dyn Write>,
+    /// Whether only the summary and the log are wanted: nothing is put into `output` then.
+    pub summary_only: bool,
 }
 
 /// Why a replay did not come to its end; the cause is the error's source. What was written until then is no whole
@@ -82,6 +84,7 @@ pub fn run<M: AsRef<[u8]>>(
         reflector: options.reflect.then(Reflector::new),
         stories: Stories::new(),
         log: options.log.map(FlowLog::new),
+        writes: !options.summary_only,
         clock: Clock::default(),
         settled: [0; Verdict::CODES],
         held: VecDeque::new(),
@@ -129,6 +132,8 @@ struct Replay<'a, 'o, 'm, M, W: Write> {
     reflector: Option<Reflector>,
     stories: Stories,
     log: Option<FlowLog<&'o mut dyn Write>>,
+    /// Whether anybody wants the output.
+    writes: bool,
     clock: Clock,
     /// Packets by the code of the verdict that was their last.
     settled: [u64; Verdict::CODES],
@@ -236,34 +241,38 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
             _ => None,
         };
 
-        let event = Event { verdict, flow: flow.as_ref(), packet: &bytes[strip..], link, origin: Origin::Wire };
-        let leaves = matches!(verdict, Verdict::Pass | Verdict::Accept | Verdict::Forward { .. });
-        let Self { writer, comment, stories, .. } = self;
         let rules = self.balancer.rules();
-        if is_new {
-            comment.clear();
-            if captured.is_some() {
-                comment.push_str("reflect of frame ");
+        if self.writes {
+            let event = Event { verdict, flow: flow.as_ref(), packet: &bytes[strip..], link, origin: Origin::Wire };
+            let leaves = matches!(verdict, Verdict::Pass | Verdict::Accept | Verdict::Forward { .. });
+            let Self { writer, comment, stories, .. } = self;
+            if is_new {
+                comment.clear();
+                if captured.is_some() {
+                    comment.push_str("reflect of frame ");
+                    comment.push_str(&frame.number.to_string());
+                }
+                if !leaves {
+                    comment.push_str(if comment.is_empty() { "" } else { "\n" });
+                    comment.push_str(stories.of(&event, rules));
+                }
+                writer.write(Side::Ingress, &frame.record(bytes), comment).map_err(Error::Write)?;
+            }
+            if leaves {
+                writer
+                    .write(Side::Egress, &frame.record(&self.work), stories.of(&event, rules))
+                    .map_err(Error::Write)?;
+            }
+            if let Some(length) = answered {
+                comment.clear();
+                comment.push_str("answer to frame ");
                 comment.push_str(&frame.number.to_string());
-            }
-            if !leaves {
-                comment.push_str(if comment.is_empty() { "" } else { "\n" });
+                comment.push('\n');
                 comment.push_str(stories.of(&event, rules));
+                let reply = &self.reply[..strip + length];
+                let record = Record { original_length: reply.len() as u32, ..frame.record(reply) };
+                writer.write(Side::Egress, &record, comment).map_err(Error::Write)?;
             }
-            writer.write(Side::Ingress, &frame.record(bytes), comment).map_err(Error::Write)?;
-        }
-        if leaves {
-            writer.write(Side::Egress, &frame.record(&self.work), stories.of(&event, rules)).map_err(Error::Write)?;
-        }
-        if let Some(length) = answered {
-            comment.clear();
-            comment.push_str("answer to frame ");
-            comment.push_str(&frame.number.to_string());
-            comment.push('\n');
-            comment.push_str(stories.of(&event, rules));
-            let reply = &self.reply[..strip + length];
-            let record = Record { original_length: reply.len() as u32, ..frame.record(reply) };
-            writer.write(Side::Egress, &record, comment).map_err(Error::Write)?;
         }
 
         if let Some(path) = flow.filter(|flow| flow.packets == [1, 0]).and_then(|flow| flow_path(rules, &flow)) {
