@@ -319,7 +319,7 @@ fn what_happens_is_told_and_nothing_is_lost() {
 /// The blocks of ClusterIPs that are read: of the node, or of what became of it.
 fn blocks(objects: Objects) -> String {
     let node = match objects {
-        Objects::Cluster { node, .. } => Some(node),
+        Objects::Cluster { node, .. } => Some(*node),
         Objects::Changes { changes, .. } => changes.into_iter().find_map(|change| match change {
             Change::Node(node) => Some(node),
             _ => None,

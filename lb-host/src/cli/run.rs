@@ -115,7 +115,7 @@ fn read(objects: &ObjectArgs, node: &NodeArgs) -> anyhow::Result<Objects> {
     let (cluster, node) = node.cluster_and_node(objects)?;
     let own = cluster.manifests.nodes.iter().find(|one| one.name() == &*node.name);
     let eligible = own.is_none_or(|own| is_eligible(&own.object));
-    Ok(Objects::Cluster { services: cluster.services, slices: cluster.slices, node, eligible })
+    Ok(Objects::Cluster { services: cluster.services, slices: cluster.slices, node: Box::new(node), eligible })
 }
 
 impl SourceArgs {
@@ -134,7 +134,7 @@ impl SourceArgs {
             anyhow::ensure!(!spent, "standard input was read already: name files with -f to have them read again");
             spent = objects.filenames.iter().chain(&image).any(|path| path.as_os_str() == "-");
             match &image {
-                Some(path) => Ok(Objects::Image(args::image(path)?)),
+                Some(path) => Ok(Objects::Image(Box::new(args::image(path)?))),
                 None => read(&objects, &node),
             }
         };

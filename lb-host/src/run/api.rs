@@ -132,7 +132,7 @@ impl Cluster {
                 return Objects::Changes { changes: pending.into_values().collect(), eligible };
             }
             let (services, slices) = (known.services.values().cloned(), known.slices.values().cloned());
-            Objects::Cluster { services: services.collect(), slices: slices.collect(), node, eligible }
+            Objects::Cluster { services: services.collect(), slices: slices.collect(), node: Box::new(node), eligible }
         })
     }
 

@@ -145,7 +145,7 @@ pub enum Objects {
         /// What it is proxied to.
         slices: Vec<Slice>,
         /// The node.
-        node: Node,
+        node: Box<Node>,
         /// Whether load balancers should send it new connections (SEMANTICS §10.6).
         eligible: bool,
     },
@@ -157,7 +157,7 @@ pub enum Objects {
         eligible: bool,
     },
     /// Rules that are compiled already.
-    Image(RuleTable<Vec<u8>>),
+    Image(Box<RuleTable<Vec<u8>>>),
 }
 
 /// What this thread waits for.
@@ -312,11 +312,11 @@ impl Source {
     /// The source of these objects, and the first rules.
     fn first(objects: &Objects) -> anyhow::Result<(Self, RuleTable<Vec<u8>>)> {
         match objects {
-            Objects::Image(table) => Ok((Self::Image, table.clone())),
+            Objects::Image(table) => Ok((Self::Image, RuleTable::clone(table))),
             Objects::Changes { .. } => anyhow::bail!("changes of objects that were never read"),
             Objects::Cluster { services, slices, node, .. } => {
-                let mut following = Following::new(node.clone());
-                following.put(services, slices, node.clone());
+                let mut following = Following::new(Node::clone(node));
+                following.put(services, slices, Node::clone(node));
                 let mut first = Vec::new();
                 following.control.delta(&mut first)?;
                 tell_problems(&following);
@@ -452,7 +452,7 @@ impl Plane {
     fn put(&self, source: &mut Source, objects: &Objects) -> anyhow::Result<Option<(Changes, bool)>> {
         match (source, objects) {
             (Source::Cluster(following), Objects::Cluster { services, slices, node, .. }) => {
-                let changes = following.put(services, slices, node.clone());
+                let changes = following.put(services, slices, Node::clone(node));
                 self.put_difference(following, changes)
             }
             (Source::Cluster(following), Objects::Changes { changes, .. }) => {
