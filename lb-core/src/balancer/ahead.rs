@@ -3,7 +3,8 @@
 //! Memory is asked for step by step, for all packets of a chunk together. What the rules say is settled here already, as
 //! they can't change meanwhile; which backend a flow gets is guessed, only to ask for the index buckets of its answers.
 
-use super::{Balancer, CHUNK, answer};
+use super::begin::answer;
+use super::{Balancer, CHUNK};
 use crate::flow::{Name, Place};
 use crate::packet::{Origin, Packet};
 use crate::pick::Chooser;

@@ -1,4 +1,4 @@
-//! Flows that come back, from another balancer or from before a restart; and flows that are ended from outside.
+//! Flows as they are seen from outside: told, put back from another balancer or from before a restart, ended.
 
 use super::{Balancer, RestoreError, flags, load_key};
 use crate::flow::{Flow, FlowId, Ticks};
@@ -6,6 +6,22 @@ use crate::tuple::Tuple;
 use crate::tuple::packed::Packed;
 
 impl<M: AsRef<[u8]>> Balancer<'_, M> {
+    /// A flow by its name; `None` once it has ended.
+    pub fn flow(&self, id: FlowId) -> Option<Flow> {
+        self.flows.flow(self.now, id)
+    }
+
+    /// Every flow, those past their deadline but not yet forgotten included.
+    pub fn flows(&self) -> impl Iterator<Item = Flow> {
+        self.flows.ids().filter_map(|id| self.flow(id))
+    }
+
+    /// Every flow whose name is this one or a later one, by rising names.
+    #[cfg(feature = "ffi")]
+    pub(crate) fn flows_from(&self, first: FlowId) -> impl Iterator<Item = (FlowId, Flow)> {
+        self.flows.ids().skip_while(move |id| *id < first).filter_map(|id| Some((id, self.flow(id)?)))
+    }
+
     /// Puts a flow in that another balancer, or this one before a restart, had; its next packet is
     /// compared with the rules.
     ///
