@@ -197,21 +197,39 @@ fn compressed_captures_are_read() {
     }
 }
 
+/// Gives so many octets at a time.
+struct Trickle<'b>(&'b [u8], usize);
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.len().min(out.len()).min(self.1);
+        let (now, later) = self.0.split_at(count);
+        out[..count].copy_from_slice(now);
+        self.0 = later;
+        Ok(count)
+    }
+}
+
 /// Whatever pieces the system hands out a file in, it is the same file.
 #[test]
 fn a_slow_source_is_read_like_a_fast_one() {
-    struct Trickle<'b>(&'b [u8]);
-    impl Read for Trickle<'_> {
-        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-            let count = self.0.len().min(out.len()).min(7);
-            let (now, later) = self.0.split_at(count);
-            out[..count].copy_from_slice(now);
-            self.0 = later;
-            Ok(count)
-        }
-    }
     let (file, expected) = pcapng_of_everything();
-    assert_eq!(packets(Trickle(&file)).unwrap(), expected);
+    assert_eq!(packets(Trickle(&file, 7)).unwrap(), expected);
+}
+
+/// What fuzzers start from and have found, `torn-gzip-that-came-in-pieces` among it.
+#[test]
+fn a_damaged_file_is_the_same_however_it_comes() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/pcap");
+    let mut seen = 0;
+    for seed in fs::read_dir(&seeds).expect("seeds") {
+        let path = seed.expect("a seed").path();
+        let file = fs::read(&path).expect("a file");
+        let told = |size| packets(Trickle(&file, size)).map_err(|error| error.to_string());
+        assert_eq!(told(1), told(usize::MAX), "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 9, "{seen} seeds");
 }
 
 #[test]

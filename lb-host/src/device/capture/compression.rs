@@ -14,11 +14,32 @@ pub(super) fn decompressed<'r>(mut source: impl Read + 'r) -> io::Result<Box<dyn
     let gzip = magic.starts_with(&[0x1f, 0x8b]); // RFC 1952 §2.3.1
     let whole = Cursor::new(magic).chain(source);
     Ok(match number {
-        _ if gzip => Box::new(MultiGzDecoder::new(BufReader::new(whole))),
+        _ if gzip => Box::new(MultiGzDecoder::new(BufReader::new(Gathered(whole)))),
         // RFC 8878 §3.1: a frame, or one of the skippable frames that may come before it.
-        Some(0xfd2f_b528 | 0x184d_2a50..=0x184d_2a5f) => Box::new(Zstandard::new(BufReader::new(whole))),
+        Some(0xfd2f_b528 | 0x184d_2a50..=0x184d_2a5f) => Box::new(Zstandard::new(BufReader::new(Gathered(whole)))),
         _ => Box::new(whole),
     })
+}
+
+/// Reads all that is asked for, however small the pieces in which the source gives it: what a decompressor still tells of a
+/// damaged file depends on how much it sees at once.
+struct Gathered<R>(R);
+
+impl<R: Read> Read for Gathered<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut have = 0;
+        while have < out.len() {
+            match self.0.read(&mut out[have..]) {
+                Ok(0) => break,
+                Ok(read) => have += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if have == 0 => return Err(error),
+                // It comes again, or what was in its way is gone.
+                Err(_) => break,
+            }
+        }
+        Ok(have)
+    }
 }
 
 /// A sequence of Zstandard frames (RFC 8878 §3), as `cat a.zst b.zst` and parallel compressors make them.
