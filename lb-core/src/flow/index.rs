@@ -152,10 +152,7 @@ impl<'m> Index<'m> {
     /// The name of the first key of this hash for which `is` holds.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
-        let place @ Place { bucket, tag } = self.place(hash);
-        if self.first(place) == Name::NONE && self.second(place) == Name::NONE {
-            return None;
-        }
+        let Place { bucket, tag } = self.place(hash);
         let first = bucket as usize;
         self.buckets
             .get(first)?
@@ -163,17 +160,31 @@ impl<'m> Index<'m> {
             .or_else(|| self.buckets.get(self.other(first, tag))?.find(tag, &mut is))
     }
 
+    /// Whether no key of this hash is here, told by tags alone: it may be untrue where it says no.
+    #[inline(always)]
+    pub(super) fn lacks(&self, hash: u64) -> bool {
+        let Place { bucket, tag } = self.place(hash);
+        let (first, second) = (bucket as usize, self.other(bucket as usize, tag));
+        [first, second].into_iter().all(|at| self.buckets.get(at).is_none_or(|bucket| !bucket.has(tag)))
+    }
+
     /// Adds a key; false if neither bucket has a way free nor can make one.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn insert(&mut self, hash: u64, name: Name) -> bool {
         let Place { bucket, tag } = self.place(hash);
-        let first = bucket as usize;
+        self.put(bucket as usize, tag, name) || self.insert_aside(bucket as usize, tag, name)
+    }
+
+    /// Adds a key whose first bucket is full.
+    #[cold]
+    fn insert_aside(&mut self, first: usize, tag: u16, name: Name) -> bool {
         let second = self.other(first, tag);
-        self.put(first, tag, name)
-            || self.put(second, tag, name)
+        self.put(second, tag, name)
             || ((self.make_way(first) || self.make_way(second))
                 && (self.put(first, tag, name) || self.put(second, tag, name)))
     }
 
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn put(&mut self, at: usize, tag: u16, name: Name) -> bool {
         let Some(bucket) = self.buckets.get_mut(at) else { return false };
         let Some(way) = bucket.equal(0).first() else { return false };
@@ -235,6 +246,17 @@ impl Bucket {
         let zero = |word: u64| !((word & LOW).wrapping_add(LOW) | word | LOW);
         let [one, other] = self.tags;
         Ways(zero(one ^ tag) >> 15 | zero(other ^ tag) >> 7)
+    }
+
+    /// Whether any way has this tag.
+    #[inline(always)]
+    fn has(&self, tag: u16) -> bool {
+        const ONES: u64 = 0x0001_0001_0001_0001;
+        let tag = u64::from(tag) * ONES;
+        // Some lane's highest bit is set if any lane is 0 (Warren, "Hacker's Delight", §6-1), above it perhaps others'.
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+        let [one, other] = self.tags;
+        (zero(one ^ tag) | zero(other ^ tag)) & (ONES << 15) != 0
     }
 
     fn tag(&self, way: usize) -> u16 {

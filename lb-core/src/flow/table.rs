@@ -60,6 +60,22 @@ struct List {
     tail: u32,
 }
 
+/// All that is known of a flow when it begins.
+pub(crate) struct Beginning<'t> {
+    /// The original one, and the reply's.
+    pub(crate) tuples: [&'t Packed; 2],
+    /// Of each tuple.
+    pub(crate) hashes: [u64; 2],
+    /// What rewriting adds to checksums.
+    pub(crate) changes: [u16; 2],
+    /// The service port's slot in the rule table, and the generation of the rules that it was chosen by.
+    pub(crate) slot: u32,
+    pub(crate) checked: u32,
+    pub(crate) state: State,
+    pub(crate) flags: Flags,
+    pub(crate) deadline: Ticks,
+}
+
 /// How many flows made room for a new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
@@ -195,6 +211,12 @@ impl<'m> FlowTable<'m> {
         }
     }
 
+    /// Whether no tuple of this hash has a flow, as a glance at the index tells nearly always.
+    #[inline(always)]
+    pub(crate) fn lacks(&self, hash: u64) -> bool {
+        self.index.lacks(hash)
+    }
+
     /// The flow that a packet of this tuple, of this hash, belongs to, expired or not.
     #[inline]
     pub(crate) fn find(&self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
@@ -211,15 +233,8 @@ impl<'m> FlowTable<'m> {
 
     /// Begins a flow whose keys, of these hashes, are not in the table. In a full one an expired flow goes
     /// first, then the longest-standing one of the lowest class.
-    pub(crate) fn insert(
-        &mut self,
-        now: Ticks,
-        [original, reply]: [&Packed; 2],
-        [one, other]: [u64; 2],
-        changes: [u16; 2],
-        state: State,
-        flags: Flags,
-    ) -> Result<(FlowId, Ended), Full> {
+    pub(crate) fn insert(&mut self, now: Ticks, beginning: &Beginning<'_>) -> Result<(FlowId, Ended), Full> {
+        let ([one, other], [original, _]) = (beginning.hashes, beginning.tuples);
         let family = original.family;
         let mut ended = Ended::default();
         let flow = match self.take_free(family) {
@@ -232,12 +247,12 @@ impl<'m> FlowTable<'m> {
         match flow.checked_sub(self.v4.len() as u32) {
             None => {
                 if let Some(entry) = self.v4.get_mut(flow as usize) {
-                    *entry = Entry::new(original, reply, changes, state, flags);
+                    *entry = Entry::new(beginning);
                 }
             }
             Some(wide) => {
                 if let Some(entry) = self.v6.get_mut(wide as usize) {
-                    *entry = WideEntry::new(original, reply, changes, state, flags);
+                    *entry = WideEntry::new(beginning);
                 }
             }
         }
@@ -254,7 +269,8 @@ impl<'m> FlowTable<'m> {
             slab.live += 1;
         }
         self.begun += 1;
-        self.enlist(flow, state.class());
+        self.enlist(flow, beginning.state.class());
+        self.await_end(beginning.deadline);
         Ok((FlowId(flow), ended))
     }
 
@@ -333,6 +349,11 @@ impl<'m> FlowTable<'m> {
                 self.enlist(id.0, state.class());
             }
         }
+        self.await_end(deadline);
+    }
+
+    /// Notes that a flow has this deadline.
+    fn await_end(&mut self, deadline: Ticks) {
         self.soonest = earlier(self.soonest, deadline);
         self.sweep_soonest = earlier(self.sweep_soonest, deadline);
     }
@@ -595,11 +616,20 @@ mod tests {
         let mut insert = |number: u32, state| {
             let (original, reply) = tuples(number);
             let hashes = [&original, &reply].map(|tuple| table.hash(tuple));
-            let inserted = table.insert(NOW, [&original, &reply], hashes, [0; 2], state, Flags::default());
-            inserted.map(|(id, ended)| {
-                table.touch(id, state, NOW.plus(1600));
-                ended
-            })
+            let inserted = table.insert(
+                NOW,
+                &Beginning {
+                    tuples: [&original, &reply],
+                    hashes,
+                    changes: [0; 2],
+                    slot: 0,
+                    checked: 0,
+                    state,
+                    flags: Flags::default(),
+                    deadline: NOW.plus(1600),
+                },
+            );
+            inserted.map(|(_, ended)| ended)
         };
         assert_eq!(insert(aside, State::SynSent), Ok(Ended::default()));
         for number in &crowded[..8] {

@@ -205,16 +205,19 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         content.iter().take(AHEAD).step_by(64).for_each(prefetch);
     }
 
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn slot(&self, number: u32) -> Option<Slot> {
         Slot::read(self.part(self.parts.slots), number as usize)
     }
 
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn content(&self, slot: &Slot) -> Option<&[u8]> {
         let at = self.parts.segments + slot.start as usize;
         self.memory.as_ref().get(at..)?.get(..slot.length as usize)
     }
 
     /// The segment in a slot; `None` if the slot is empty.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn segment(&self, slot: u32) -> Option<Segment<'_>> {
         let slot = self.slot(slot).filter(|slot| slot.id != 0 && slot.length > 0)?;
         Some(Segment::new(self.content(&slot)?))

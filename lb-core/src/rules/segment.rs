@@ -204,6 +204,7 @@ impl<'r> Segment<'r> {
     }
 
     /// What clients dial to reach it, in order.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn vips(&self) -> impl Iterator<Item = Vip> + use<'r> {
         let (bytes, at, protocol) = (self.bytes, self.lists().vips, self.protocol());
         (0..self.u16(22)).map_while(move |i| {
@@ -228,6 +229,7 @@ impl<'r> Segment<'r> {
     }
 
     /// The backend of this number, by rising address.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn backend(&self, number: usize) -> Option<Backend> {
         if number >= self.backends() {
             return None;
@@ -267,6 +269,7 @@ impl<'r> Segment<'r> {
     }
 
     /// The `i`th backend of a pool, by rising address.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn member(&self, pool: Pool, i: usize) -> Option<Backend> {
         if i >= self.pool_size(pool) {
             return None;
