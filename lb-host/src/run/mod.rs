@@ -50,8 +50,6 @@ use status::Status;
 use worker::Setup;
 
 pub use journal::FlowFileError;
-pub use queue::DeviceCounts;
-pub use worker::Counts;
 
 /// What a data plane is to do.
 pub struct Options {
