@@ -242,6 +242,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     /// The flow that a packet belongs to, begun if it is the first, and which way the packet goes; or what becomes of the
     /// packet instead.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn flow_of(
         &mut self,
         packet: &Packet<'_>,
@@ -285,10 +286,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// The flow of a tuple of this hash. One whose deadline has passed is forgotten on the way.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn find_live(&mut self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
-        if self.flows.lacks(hash) { None } else { self.find_near(hash, tuple) }
+        if LOOKS_AHEAD && self.flows.lacks(hash) { None } else { self.find_near(hash, tuple) }
     }
 
-    #[inline(never)]
+    #[cfg_attr(target_pointer_width = "64", inline(never))]
     fn find_near(&mut self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
         let (flow, direction) = self.flows.find(hash, tuple)?;
         if self.flows.entry(flow)?.is_expired(self.ticks) {

@@ -11,7 +11,7 @@ use crate::nat::PortRange;
 use crate::packet::{Origin, Packet};
 use crate::pick::Chooser;
 use crate::rng::Rng;
-use crate::rules::{Decision, Fate, NodeRules, RuleTable};
+use crate::rules::{Answer, Decision, Fate, NodeRules, RuleTable};
 use crate::tuple::packed::Packed;
 use crate::tuple::{Family, Tuple};
 use crate::wire::plain::Plain;
@@ -94,8 +94,8 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         names: &mut [Name; CHUNK],
         ahead: &mut [Option<Prospect>; AHEAD],
     ) {
-        let (mut slots, mut dialling) = ([None; CHUNK], false);
-        for (((plain, place), name), slot) in plain.iter().zip(places).zip(&mut *names).zip(&mut slots) {
+        let (mut owners, mut dialling) = ([None; CHUNK], false);
+        for (((plain, place), name), owner) in plain.iter().zip(places).zip(&mut *names).zip(&mut owners) {
             let Some(plain) = plain.as_ref().filter(|_| !name.is_flows()) else { continue };
             let second = self.flows.unlikely(*place);
             if second.is_flows() {
@@ -107,19 +107,19 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
                 continue;
             }
             // A Vip is looked for first, as nearly all that dials a service's address dials a port of it.
-            *slot = self.rules.dialled(plain.tuple.dialled());
-            match *slot {
-                Some(slot) => self.rules.prefetch_slot(slot),
+            *owner = self.rules.dialled(plain.tuple.dialled());
+            match *owner {
+                Some(owner) if !self.rules.is_small() => self.rules.prefetch_segment(owner),
                 None if self.rules.is_nobodys(plain.tuple.destination()) => {
                     *name = Name::NOBODYS;
                     continue;
                 }
-                None => {}
+                _ => {}
             }
             dialling = true;
         }
         if dialling {
-            self.rule_all(packets, plain, names, &slots, ahead);
+            self.rule_all(packets, plain, names, &owners, ahead);
         }
     }
 
@@ -128,42 +128,70 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         packets: &[Packet<'_>],
         plain: &[Option<Plain>; CHUNK],
         names: &[Name; CHUNK],
-        slots: &[Option<u32>; CHUNK],
+        owners: &[Option<Answer<'_>>; CHUNK],
         ahead: &mut [Option<Prospect>; AHEAD],
     ) {
-        if !self.rules.is_small() {
-            slots.iter().flatten().for_each(|slot| self.rules.prefetch_segment(*slot));
-        }
         let Some(node) = self.rules.node() else { return };
         let (here, mut rng) = (Here { ports: self.ports(&node), node }, self.rng.clone());
         let unknown = plain.iter().zip(names).map(|(plain, name)| plain.as_ref().filter(|_| *name == Name::NONE));
-        for (((plain, slot), packet), prospect) in unknown.zip(slots).zip(packets).zip(ahead) {
+        for (((plain, owner), packet), prospect) in unknown.zip(owners).zip(packets).zip(ahead) {
             let Some(Plain { tuple, .. }) = plain else { continue };
-            // Each family by itself, so that the compiler knows of which one addresses are.
-            let ruled = match tuple.family {
-                family @ Family::V4 => self.rule(&here, &tuple.known_as(family), packet.meta.origin, *slot, &mut rng),
-                family @ Family::V6 => self.rule(&here, &tuple.known_as(family), packet.meta.origin, *slot, &mut rng),
+            *prospect = match tuple.family {
+                Family::V4 => self.rule_v4(&here, tuple, packet.meta.origin, *owner, &mut rng),
+                Family::V6 => self.rule_v6(&here, tuple, packet.meta.origin, *owner, &mut rng),
             };
-            if let Some(Offer { hash, .. }) = &ruled.offer
-                && !self.flows.is_small()
-            {
-                self.flows.prefetch_both(*hash);
-            }
-            *prospect = Some(ruled);
         }
         [Family::V4, Family::V6].into_iter().for_each(|family| self.flows.prefetch_free(family));
     }
 
+    // Each family has a function of its own, in which the compiler knows of which one addresses are.
+
+    #[inline(never)]
+    fn rule_v4(
+        &self,
+        here: &Here<'_>,
+        key: &Packed,
+        origin: Origin,
+        owner: Option<Answer<'_>>,
+        rng: &mut Rng,
+    ) -> Option<Prospect> {
+        self.rule(here, &key.known_as(Family::V4), origin, owner, rng)
+    }
+
+    #[inline(never)]
+    fn rule_v6(
+        &self,
+        here: &Here<'_>,
+        key: &Packed,
+        origin: Origin,
+        owner: Option<Answer<'_>>,
+        rng: &mut Rng,
+    ) -> Option<Prospect> {
+        self.rule(here, &key.known_as(Family::V6), origin, owner, rng)
+    }
+
     /// What becomes of a flow that begins with a packet of this tuple.
     #[inline(always)]
-    fn rule(&self, here: &Here<'_>, key: &Packed, origin: Origin, slot: Option<u32>, rng: &mut Rng) -> Prospect {
+    fn rule(
+        &self,
+        here: &Here<'_>,
+        key: &Packed,
+        origin: Origin,
+        owner: Option<Answer<'_>>,
+        rng: &mut Rng,
+    ) -> Option<Prospect> {
         let tuple = Tuple::from(key);
-        let decision = self.rules.decide_of(&here.node, &tuple, origin, slot);
+        let decision = self.rules.decide_of(&here.node, &tuple, origin, owner);
         let offer = match forged(&tuple, origin) {
             None => self.offer(here, key, &tuple, &decision, rng),
             Some(_) => None,
         };
-        Prospect { ruling: Ruling::by(&decision), offer }
+        if let Some(Offer { hash, .. }) = &offer
+            && !self.flows.is_small()
+        {
+            self.flows.prefetch_both(*hash);
+        }
+        Some(Prospect { ruling: Ruling::by(&decision), offer })
     }
 
     /// Its backend, if nothing but the packet and chance has a say in that.

@@ -17,6 +17,7 @@ use crate::verdict::{DropReason, Verdict};
 
 impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// Begins a flow for its first packet, or says what becomes of the packet instead.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn begin(
         &mut self,
         packet: &Packet<'_>,
@@ -25,13 +26,22 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         signal: Signal,
         ahead: Option<&Prospect>,
     ) -> Result<FlowId, Verdict> {
-        if let Some(prospect) = ahead
-            && let Some(begun) = self.take_up(key, hash, signal, prospect)
-        {
-            return begun;
+        match ahead.and_then(|prospect| self.take_up(key, hash, signal, prospect)) {
+            Some(begun) => begun,
+            None => self.begin_by(packet, key, hash, signal, ahead.map(|prospect| prospect.ruling)),
         }
+    }
+
+    #[inline(never)]
+    fn begin_by(
+        &mut self,
+        packet: &Packet<'_>,
+        key: &Packed,
+        hash: u64,
+        signal: Signal,
+        ruling: Option<Ruling>,
+    ) -> Result<FlowId, Verdict> {
         let (now, original) = (self.now, &Tuple::from(key));
-        let ruling = ahead.map(|prospect| prospect.ruling);
         let ruling = ruling.unwrap_or_else(|| Ruling::of(&self.rules, original, packet.meta.origin));
         let (pool, masquerade, hairpin) = match ruling.fate {
             Fate::Pass => return Err(Verdict::Pass),

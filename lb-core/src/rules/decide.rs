@@ -1,8 +1,8 @@
 //! The fate of a new flow (SEMANTICS §6): pure, read from the table alone.
 
-use super::directory::Question;
+use super::directory::{self, Question};
 use super::node::{self, Row, Unserved};
-use super::{Dialled, NodeRules, Pool, RuleTable, Segment, SourceKind, VipClass};
+use super::{Answer, Dialled, NodeRules, Pool, RuleTable, Segment, SourceKind, VipClass};
 use crate::packet::Origin;
 use crate::tuple::{Address, Protocol, Tuple};
 use crate::verdict::{DropReason, RejectReason};
@@ -78,20 +78,20 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         }
     }
 
-    /// [`decide`](Self::decide) where the node's section is at hand, and it may be known already in which slot the Vip is that
-    /// the tuple dials.
+    /// [`decide`](Self::decide) where the node's section is at hand, and it may be known already who has the Vip that the tuple
+    /// dials.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn decide_of<'r>(
         &'r self,
         node: &NodeRules<'_>,
         tuple: &Tuple,
         origin: Origin,
-        slot: Option<u32>,
+        owner: Option<Answer<'_>>,
     ) -> Decision<'r> {
         let facts = |address| if self.screen.may_be_nodes(address) { node.address(address) } else { 0 };
         let own = facts(tuple.source) & node::address::OWN != 0;
         let source = source(node, tuple.source, own, origin);
-        let Some((slot, segment, class)) = self.owner(tuple, node, slot) else {
+        let Some((slot, segment, class)) = self.owner(tuple, node, owner) else {
             return Decision { fate: self.unmatched(node, tuple, source), ..Decision::pass(source) };
         };
         let local = segment.is_local(class);
@@ -128,51 +128,41 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         !self.screen.may_be_ruled(destination) && !self.screen.may_be_claimed(destination)
     }
 
-    /// The service port that a tuple dials (§6.1): an exact Vip first, whose `slot` may be known already, then a node port.
+    /// The service port that a tuple dials (§6.1): an exact Vip first, whose `owner` may be known already, then a node port.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn owner(
         &self,
         tuple: &Tuple,
         node: &NodeRules<'_>,
-        slot: Option<u32>,
+        owner: Option<Answer<'_>>,
     ) -> Option<(u32, Segment<'_>, VipClass)> {
-        let slot = slot.or_else(|| self.dialled((tuple.destination, tuple.destination_port, tuple.protocol)));
-        if let Some(found) = slot.and_then(|slot| self.vip_in(slot, tuple)) {
-            return Some(found);
+        let found = if let Some(owner) = owner { self.owned(owner) } else { self.vip_owner(tuple) };
+        if found.is_some() {
+            return found;
         }
         let facts = node.address(tuple.destination);
         if facts & (node::address::NODE_PORTS | node::address::REJECTS) == 0 {
             return None;
         }
-        let (slot, segment) = self.node_port_owner(tuple)?;
+        let (slot, segment, class) = self.node_port_owner(tuple)?;
         // §6.9: on an address where node ports are not open, only their want of endpoints shows.
-        let pool = if segment.is_local(VipClass::NodePort) { Pool::Local } else { Pool::Cluster };
+        let pool = if segment.is_local(class) { Pool::Local } else { Pool::Cluster };
         let shown = facts & node::address::NODE_PORTS != 0 || segment.pool_size(pool) == 0;
-        shown.then_some((slot, segment, VipClass::NodePort))
+        shown.then_some((slot, segment, class))
     }
 
-    /// The slot of the service port that has this Vip.
-    #[inline]
-    pub(crate) fn dialled(&self, (address, port, protocol): Dialled) -> Option<u32> {
-        self.ask(Question::Vip(address, port, protocol))
+    /// Who has this Vip.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn dialled(&self, (address, port, protocol): Dialled) -> Option<Answer<'_>> {
+        directory::find(self.directory(), &self.hash, Question::Vip(address, port, protocol))
     }
 
     fn vip_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
-        self.vip_in(self.dialled((tuple.destination, tuple.destination_port, tuple.protocol))?, tuple)
+        self.owned(self.dialled((tuple.destination, tuple.destination_port, tuple.protocol))?)
     }
 
-    /// By what sort of address a tuple dials the service port in this slot, which has its Vip.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn vip_in(&self, slot: u32, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
-        let segment = self.segment(slot)?;
-        let class =
-            segment.vips().find(|vip| vip.address == tuple.destination && vip.class != VipClass::NodePort)?.class;
-        Some((slot, segment, class))
-    }
-
-    fn node_port_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>)> {
-        let slot = self.ask(Question::node_port(tuple.destination, tuple.destination_port, tuple.protocol))?;
-        Some((slot, self.segment(slot)?))
+    fn node_port_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
+        self.owned(self.ask(Question::node_port(tuple.destination, tuple.destination_port, tuple.protocol))?)
     }
 
     /// Whether a packet to this address may dial a service, whatever its port.
@@ -207,7 +197,8 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     /// The service port that a known flow's destination belongs to now. A node port is found by its
     /// number alone, whatever the address (§11.5).
     pub(crate) fn owner_of_flow(&self, original: &Tuple) -> Option<(u32, Segment<'_>)> {
-        self.vip_owner(original).map(|(slot, segment, _)| (slot, segment)).or_else(|| self.node_port_owner(original))
+        let owner = self.vip_owner(original).or_else(|| self.node_port_owner(original));
+        owner.map(|(slot, segment, _)| (slot, segment))
     }
 
     /// A packet that dials no service port (§6.6, §9.5).
