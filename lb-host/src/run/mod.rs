@@ -52,8 +52,6 @@ use unwritten::Unwritten;
 use worker::Setup;
 
 pub use journal::FlowFileError;
-pub use queue::DeviceCounts;
-pub use worker::Counts;
 
 /// What a data plane is to do.
 pub struct Options {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lb_core::flow::State;
 use lb_core::rules::ApplyError;
-use lb_core::{Balancer, Block, Config, Counters, Flow, RuleTable, Share, Sizes, blocks};
+use lb_core::{Balancer, Block, Config, Flow, RuleTable, Share, Sizes, blocks};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
@@ -18,10 +18,11 @@ use super::Event;
 use super::forward::Forwarder;
 use super::journal::Journal;
 use super::lines::Lines;
-use super::queue::{BATCH, Belts, DeviceCounts, Queue};
+use super::queue::{BATCH, Belts, Queue};
 use crate::clock::Clock;
 use crate::device::{Device, Frame, Name};
 use crate::flow_log::FlowLog;
+use crate::metrics::Counts;
 
 /// Entries of the flow table that are looked at for their deadline after a batch, and when nothing else is to be done.
 const SWEEP: usize = 64;
@@ -67,30 +68,6 @@ pub(super) enum Command {
     Counts(Sender<Counts>),
     Flows(Sender<Vec<Flow>>),
     End,
-}
-
-/// What was counted until now.
-#[derive(Clone, Debug)]
-pub struct Counts {
-    /// By the engine.
-    pub engine: Counters,
-    /// Flows in the table.
-    pub flows: u64,
-    /// Those of them that are connections (TCP) and associations (SCTP) which nobody has ended.
-    pub connections: u64,
-    /// By each device, under its name.
-    pub devices: Vec<(String, DeviceCounts)>,
-}
-
-impl Counts {
-    /// What two workers counted together.
-    pub(super) fn plus(mut self, other: Self) -> Self {
-        self.engine += &other.engine;
-        self.flows += other.flows;
-        self.connections += other.connections;
-        self.devices.iter_mut().zip(other.devices).for_each(|((_, own), (_, other))| *own += other);
-        self
-    }
 }
 
 /// The thread, as seen from the others.
