@@ -35,7 +35,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
 
-const TARGETS: [(&str, fn(&[u8])); 10] = [
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 10] = [
     ("c_abi", c_abi::run),
     ("dns", dns::run),
     ("load_rules", load_rules::run),

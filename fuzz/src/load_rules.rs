@@ -19,7 +19,13 @@ use super::cluster::{cluster, ip, slice};
 use super::packets::Spec;
 
 /// The table that deltas come to, its image, and a delta that it takes.
-static BASE: LazyLock<(RuleTable<Vec<u8>>, Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+struct Base {
+    table: RuleTable<Vec<u8>>,
+    image: Vec<u8>,
+    delta: Vec<u8>,
+}
+
+static BASE: LazyLock<Base> = LazyLock::new(|| {
     let mut control = cluster(Mode::NFTABLES, Scheduler::RoundRobin);
     let [mut image, mut delta] = [Vec::new(), Vec::new()];
     control.delta(&mut image).expect("a small cluster compiles");
@@ -28,7 +34,7 @@ static BASE: LazyLock<(RuleTable<Vec<u8>>, Vec<u8>, Vec<u8>)> = LazyLock::new(||
     let room = Room::for_image(&image).expect("its own image");
     let mut table = RuleTable::with_room(vec![0; room.bytes()], room).expect("memory as it asks for");
     table.apply(&image).expect("its own image");
-    (table, image, delta)
+    Base { table, image, delta }
 });
 
 /// Tries an input. What is wrong panics.
@@ -37,7 +43,7 @@ pub fn run(input: &[u8]) {
     let (as_delta, mended) = (how & 1 != 0, how & 2 == 0);
     let mut bytes = bytes.to_vec();
     if as_delta {
-        let (table, image, delta) = &*BASE;
+        let Base { table, image, delta } = &*BASE;
         let mut table = table.clone();
         if mended {
             mend(&mut bytes, image);
