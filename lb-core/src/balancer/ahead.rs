@@ -189,7 +189,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         if let Some(Offer { hash, .. }) = &offer
             && !self.flows.is_small()
         {
-            self.flows.prefetch_both(*hash);
+            self.flows.prefetch_key(*hash);
         }
         Some(Prospect { ruling: Ruling::by(&decision), offer })
     }

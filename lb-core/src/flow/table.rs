@@ -135,10 +135,10 @@ impl<'m> FlowTable<'m> {
         self.index.prefetch(place);
     }
 
-    /// Asks for all that a new flow under this tuple will read and write of the index.
+    /// Asks for the bucket that a new key of this hash nearly always goes to.
     #[inline]
-    pub(crate) fn prefetch_both(&self, hash: u64) {
-        self.index.prefetch_both(self.index.place(hash));
+    pub(crate) fn prefetch_key(&self, hash: u64) {
+        self.index.prefetch(self.index.place(hash));
     }
 
     /// Asks for the entry that the next new flow of this family takes.
