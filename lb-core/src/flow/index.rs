@@ -24,7 +24,7 @@ pub(super) struct Bucket {
     reserved: [u64; 2],
 }
 
-/// Which ways of a bucket have something: the lowest bit of a byte for each.
+/// Which ways of a bucket have something: the highest bit of a byte for each.
 #[derive(Clone, Copy)]
 struct Ways(u64);
 
@@ -225,16 +225,16 @@ impl<'m> Index<'m> {
 }
 
 impl Bucket {
-    /// The ways that have this tag, all eight compared at once.
+    /// The ways that have this tag, all eight compared at once. The first has it; one behind may have the next tag.
     #[inline(always)]
     fn equal(&self, tag: u16) -> Ways {
         const ONES: u64 = 0x0001_0001_0001_0001;
-        const LOW: u64 = 0x7fff * ONES;
+        const HIGHEST: u64 = 0x8000 * ONES;
         let tag = u64::from(tag) * ONES;
-        // The highest bit of each lane of 16 that is 0 (Warren, "Hacker's Delight", §6-1).
-        let zero = |word: u64| !((word & LOW).wrapping_add(LOW) | word | LOW);
+        // The highest bit of the lowest lane of 16 that is 0, and of none below (Warren, "Hacker's Delight", §6-1).
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
         let [one, other] = self.tags;
-        Ways(zero(one ^ tag) >> 15 | zero(other ^ tag) >> 7)
+        Ways((zero(one ^ tag) & HIGHEST) >> 8 | zero(other ^ tag) & HIGHEST)
     }
 
     fn tag(&self, way: usize) -> u16 {
