@@ -136,9 +136,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     *plain = Some(read);
                 });
             }
-            let mut unknown = false;
+            let (mut unknown, far) = (false, LOOKS_AHEAD && !self.flows.is_small());
             for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
-                *name = if LOOKS_AHEAD { self.flows.likely(*place) } else { self.flows.candidate(*place) };
+                *name = if far { self.flows.likely(*place) } else { self.flows.candidate(*place) };
                 match plain {
                     Some(plain) if LOOKS_AHEAD && *name == Name::NONE => {
                         unknown = true;
@@ -147,11 +147,15 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     _ => self.flows.prefetch_entry(*name),
                 }
             }
-            let mut rulings = [None; CHUNK];
-            if unknown {
-                self.look_ahead(packets, &plain, &places, &mut names, &mut rulings);
-            }
             let begun = self.flows.begun();
+            if !unknown {
+                for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
+                    self.conclude(packet, plain, *name, begun, None);
+                }
+                continue;
+            }
+            let mut rulings = [None; CHUNK];
+            self.look_ahead(packets, &plain, &places, &mut names, &mut rulings);
             for (((packet, plain), name), ruling) in packets.iter_mut().zip(&plain).zip(&names).zip(&rulings) {
                 self.conclude(packet, plain, *name, begun, *ruling);
             }

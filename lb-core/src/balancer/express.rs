@@ -23,14 +23,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
-    fn forward_of(
-        &mut self,
-        family: Family,
-        packet: &mut Packet<'_>,
-        plain: &Plain,
-        name: Name,
-        begun: bool,
-    ) -> bool {
+    fn forward_of(&mut self, family: Family, packet: &mut Packet<'_>, plain: &Plain, name: Name, begun: bool) -> bool {
         let (direction, signal) = (name.direction(), signal_of(plain));
         let Some((entry, to)) = self.flows.known(family, name, &plain.tuple) else { return false };
         let in_order = entry.checked == self.rules.generation() && !entry.is_expired(self.ticks);

@@ -138,7 +138,15 @@ mod tests {
                                 let headers = wire::parse(&one, Link::Ip).unwrap().unwrap();
                                 rewrite(&mut one, &headers, &to, checksum).unwrap();
                                 let plain = wire::plain::read(&other, Link::Ip, 0).unwrap();
-                                rewrite_plain(&mut other, &plain, from.source.family(), &(&to).into(), changes, checksum).unwrap();
+                                rewrite_plain(
+                                    &mut other,
+                                    &plain,
+                                    from.source.family(),
+                                    &(&to).into(),
+                                    changes,
+                                    checksum,
+                                )
+                                .unwrap();
                                 assert_eq!(one, other, "{from} becomes {to}: {checksum:?} {field:x?}");
                             }
                         }
