@@ -87,7 +87,7 @@ const HOST_NEVER: &[(&str, &[&str])] = &[
     ("proxy", &["cluster", "device", "dns", "k8s", "replay"]),
     // The live data plane is the real world's: nothing in memory stands for any of it.
     ("run", &["chance", "cluster", "diff", "dns", "explain", "host", "proxy", "replay", "routing_test"]),
-    ("metrics", &["cluster", "device", "host", "k8s", "proxy"]),
+    ("metrics", &["cluster", "device", "host", "k8s", "proxy", "run"]),
 ];
 
 /// Crates that lb-core never names.

@@ -157,7 +157,9 @@ mod tests {
     /// Tuples as a scan would choose them: all alike but for one field, which counts up.
     #[test]
     fn tuples_that_differ_in_one_field_spread_as_chance_would() {
-        const N: u32 = 1 << 16;
+        // Under Miri fewer, which do the same.
+        const BITS: u32 = if cfg!(miri) { 9 } else { 16 };
+        const N: u32 = 1 << BITS;
         let hash = TupleHash::new(&[7; 16]);
         let addresses = [0x0100_000a_0200_000a, 0, 0, 0];
         let v4 = |addresses, ports, label| Packed::new(Family::V4, addresses, ports, label);
@@ -182,8 +184,8 @@ mod tests {
             for i in 0..N {
                 let hash = hash.of(&vary(i)[field]);
                 seen.insert(hash);
-                buckets[(hash >> 52) as usize] += 1;
-                tags[(hash >> 28) as usize % (N as usize / 16)] += 1;
+                buckets[(hash >> (68 - BITS)) as usize] += 1;
+                tags[((hash >> 24) as u16 >> (20 - BITS)) as usize] += 1;
             }
             assert!(seen.len() as u32 >= N - 2, "field {field}: {} of {N} hashes", seen.len());
             // 16 in each by chance; a line of numbers is spread more evenly than chance, never less than so.

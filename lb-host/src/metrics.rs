@@ -1,10 +1,11 @@
 //! What happened, as Prometheus reads it (OpenMetrics 1.0): kube-proxy's names where it has one, `lb_` where it has none.
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use lb_core::{Instant, Verdict};
+use lb_core::{Counters, Instant, Verdict};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
@@ -16,10 +17,55 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::rules::Changes;
-use crate::run::Counts;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What was counted until now.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    /// By the engine.
+    pub engine: Counters,
+    /// Flows in the table.
+    pub flows: u64,
+    /// Those of them that are connections (TCP) and associations (SCTP) which nobody has ended.
+    pub connections: u64,
+    /// By each device, under its name.
+    pub devices: Vec<(String, DeviceCounts)>,
+}
+
+impl Counts {
+    /// What two workers counted together.
+    pub fn plus(mut self, other: Self) -> Self {
+        self.engine += &other.engine;
+        self.flows += other.flows;
+        self.connections += other.connections;
+        self.devices.iter_mut().zip(other.devices).for_each(|((_, own), (_, other))| *own += other);
+        self
+    }
+}
+
+/// Frames of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounts {
+    /// Received.
+    pub received: u64,
+    /// Sent.
+    pub sent: u64,
+    /// That it, or a worker whose they were, could not take.
+    pub dropped: u64,
+    /// Handed from the worker that received them to the one whose they were.
+    pub handed_on: u64,
+}
+
+impl AddAssign for DeviceCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.sent += other.sent;
+        self.dropped += other.dropped;
+        self.handed_on += other.handed_on;
+    }
+}
 
 /// Counts of a live data plane.
 pub struct Metrics {
@@ -32,6 +78,7 @@ pub struct Metrics {
     full_syncs: Counter,
     refused: Counter,
     flows_restored: Counter,
+    unwritten: Counter,
     healthz: Family<[(&'static str, String); 1], Counter>,
     livez: Family<[(&'static str, String); 1], Counter>,
 }
@@ -50,6 +97,7 @@ impl Metrics {
             full_syncs: Counter::default(),
             refused: Counter::default(),
             flows_restored: Counter::default(),
+            unwritten: Counter::default(),
             healthz: Family::default(),
             livez: Family::default(),
             registry: Registry::default(),
@@ -73,6 +121,11 @@ impl Metrics {
             &all.refused,
         );
         register("lb_flows_restored".into(), "Flows taken over from an earlier data plane", &all.flows_restored);
+        register(
+            "lb_lines_unwritten".into(),
+            "Lines of the log or the journal of flows that could not be written",
+            &all.unwritten,
+        );
         register("kubeproxy_proxy_healthz".into(), "Answers of /healthz, by status", &all.healthz);
         register("kubeproxy_proxy_livez".into(), "Answers of /livez, by status", &all.livez);
         Self { registry, ..all }
@@ -100,6 +153,11 @@ impl Metrics {
     /// So many flows were taken over.
     pub fn restored(&self, flows: usize) {
         self.flows_restored.inc_by(flows as u64);
+    }
+
+    /// So many lines about flows could not be written.
+    pub fn unwritten(&self, lines: u64) {
+        self.unwritten.inc_by(lines);
     }
 
     /// `/healthz` was answered so.
@@ -178,11 +236,7 @@ impl Collector for Counts {
         let metric = encoder.encode_descriptor("lb_connections", help, None, MetricType::Gauge)?;
         ConstGauge::new(self.connections as i64).encode(metric)?;
         for (name, help, of) in [
-            (
-                "lb_device_received",
-                "Frames received",
-                (|counts| counts.received) as fn(&crate::run::DeviceCounts) -> u64,
-            ),
+            ("lb_device_received", "Frames received", (|counts| counts.received) as fn(&DeviceCounts) -> u64),
             ("lb_device_sent", "Frames sent", |counts| counts.sent),
             ("lb_device_dropped", "Frames that a device could not take", |counts| counts.dropped),
             ("lb_device_handed_on", "Frames that another worker had received", |counts| counts.handed_on),

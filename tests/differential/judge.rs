@@ -3,8 +3,9 @@
 //! Chance is the kernel's: at a flow's first packet its choice of backend must lie in the engine's pool and is then the
 //! engine's too, and so is its choice of a source port. From there on every byte must be the same.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use lb_core::rules::Fate;
 use lb_core::{
@@ -40,10 +41,21 @@ pub struct Report {
     pub dropped: usize,
     /// Flows that kept their client's address and not its port, as another had it.
     pub clashes: usize,
+    /// Flows of the engine that gave way to one of the kernel's, which had not heard of them.
+    pub given_way: usize,
+    /// Clients of sticky Services who came back in time; who came too late; and who of these found the same endpoint, of several.
+    pub returned: usize,
+    pub expired: usize,
+    pub stayed: usize,
     pub differences: Vec<Difference>,
 }
 
 impl Report {
+    /// Whether there is a difference that nobody meant.
+    pub fn differs(&self) -> bool {
+        self.differences.iter().any(|difference| difference.listed.is_none())
+    }
+
     /// Counts another scenario's in.
     pub fn add(&mut self, other: &Self) {
         self.packets += other.packets;
@@ -52,6 +64,10 @@ impl Report {
         self.refused += other.refused;
         self.dropped += other.dropped;
         self.clashes += other.clashes;
+        self.given_way += other.given_way;
+        self.returned += other.returned;
+        self.expired += other.expired;
+        self.stayed += other.stayed;
     }
 }
 
@@ -72,10 +88,12 @@ pub struct Judge {
     lab: Lab,
     objects: Objects,
     ports: Vec<Port>,
-    /// Which clients which endpoints of which service ports remember.
-    remembered: BTreeSet<(String, Address, SocketAddr)>,
+    /// Which clients which endpoints of which service ports remember, and since when.
+    remembered: BTreeMap<(String, Address, SocketAddr), Duration>,
     /// Clients of sticky service ports whom the engine may remember otherwise: a stray packet of theirs began a flow.
     muddled: BTreeSet<(String, Address)>,
+    /// Flows of which, by a listed difference, only the engine may know.
+    alone: BTreeSet<FlowId>,
     /// UDP flows of the engine that kube-proxy has deleted from the kernel's table at some change of the endpoints.
     cleared: BTreeSet<Tuple>,
     /// Conversations in which engine and kernel went apart for a listed reason, and may stay apart.
@@ -86,6 +104,7 @@ pub struct Judge {
     passed: BTreeSet<usize>,
     report: Report,
     at: usize,
+    now: Duration,
     /// How many fragments were given twice, each time as another datagram's.
     twins: u16,
     /// Whether every step is printed.
@@ -93,43 +112,69 @@ pub struct Judge {
 }
 
 /// Judges what happened in a scenario.
-pub fn judge(seed: u64, objects: &Objects, events: &[Event], is_traced: bool) -> Report {
-    let mut config = lab::config();
-    (config.seed, config.replies_per_second) = (seed, 1_000_000);
-    let lab = Lab::with(config, SIZES, objects.node.clone(), []);
-    let mut judge = Judge {
-        lab,
-        objects: objects.clone(),
-        ports: endpoints::ports(objects),
-        remembered: BTreeSet::new(),
-        muddled: BTreeSet::new(),
-        cleared: BTreeSet::new(),
-        parted: BTreeSet::new(),
-        aged: BTreeSet::new(),
-        passed: BTreeSet::new(),
-        report: Report::default(),
-        at: 0,
-        twins: 0,
-        is_traced,
-    };
-    judge.update(objects);
-    for (at, event) in events.iter().enumerate() {
-        judge.at = at;
-        judge.lab.now += 1;
-        match event {
-            Event::Change(objects) => {
-                if is_traced {
-                    println!("{at} the endpoints change");
-                }
-                judge.update(objects);
-            }
-            Event::Step(step) => judge.step(step),
-        }
-    }
+pub fn judge(seed: u64, objects: &Objects, events: &[(Duration, Event)], is_traced: bool) -> Report {
+    let mut judge = Judge::new(seed, objects, is_traced);
+    judge.all(events);
     judge.report
 }
 
 impl Judge {
+    pub fn new(seed: u64, objects: &Objects, is_traced: bool) -> Self {
+        let mut config = lab::config();
+        (config.seed, config.replies_per_second) = (seed, 1_000_000);
+        let timeouts = &mut config.timeouts;
+        for short in [&mut timeouts.sctp_opening, &mut timeouts.sctp_closing, &mut timeouts.tcp_close] {
+            *short = Duration::from_secs(120);
+        }
+        let lab = Lab::with(config, SIZES, objects.node.clone(), []);
+        let mut judge = Judge {
+            lab,
+            objects: objects.clone(),
+            ports: endpoints::ports(objects),
+            remembered: BTreeMap::new(),
+            muddled: BTreeSet::new(),
+            alone: BTreeSet::new(),
+            cleared: BTreeSet::new(),
+            parted: BTreeSet::new(),
+            aged: BTreeSet::new(),
+            passed: BTreeSet::new(),
+            report: Report::default(),
+            at: 0,
+            now: Duration::ZERO,
+            twins: 0,
+            is_traced,
+        };
+        judge.update(objects);
+        judge
+    }
+
+    /// Judges these events, which come after all that came before.
+    pub fn all(&mut self, events: &[(Duration, Event)]) {
+        for (at, (now, event)) in events.iter().enumerate() {
+            self.at = at;
+            self.now = *now;
+            self.lab.now = now.as_millis() as u64;
+            match event {
+                Event::Change(objects) => {
+                    if self.is_traced {
+                        println!("{at} the endpoints change");
+                    }
+                    self.update(objects);
+                }
+                Event::Step(step) => self.step(step),
+            }
+        }
+    }
+
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The flows that the engine has.
+    pub fn flows(&self) -> Vec<Flow> {
+        self.lab.engine.flows().collect()
+    }
+
     fn update(&mut self, objects: &Objects) {
         self.objects = objects.clone();
         self.ports = endpoints::ports(objects);
@@ -154,7 +199,7 @@ impl Judge {
         let is_used = |name: &str, endpoint: &SocketAddr| {
             ports.iter().any(|port| port.name == name && port.in_use().contains(endpoint))
         };
-        self.remembered.retain(|(name, _, endpoint)| is_used(name, endpoint));
+        self.remembered.retain(|(name, _, endpoint), _| is_used(name, endpoint));
     }
 
     fn step(&mut self, step: &Step) {
@@ -208,7 +253,7 @@ impl Judge {
         };
         let listed = seen.listed();
         if listed.is_some_and(|listed| listed.parts(step.kind)) {
-            self.parted.insert(step.talk);
+            self.part(step, &ours);
         }
         let mut told = format!("{:?} from {:?}, talk {}\n", step.kind, step.from, step.talk);
         let mut show = |who: &str, packet: &[u8]| told.push_str(&format!("  {who} {}\n", packets::told(packet)));
@@ -217,6 +262,18 @@ impl Judge {
         ours.out.iter().for_each(|(place, packet)| show(&format!("engine {place:?}"), packet));
         told.push_str(&format!("  verdicts {:?}\n", ours.verdicts));
         self.differ(listed, told);
+    }
+
+    /// From here on kernel and engine may know different things of a conversation.
+    fn part(&mut self, step: &Step, ours: &Ours) {
+        self.parted.insert(step.talk);
+        for verdict in &ours.verdicts {
+            let Verdict::Forward { flow: id, .. } = verdict else { continue };
+            self.alone.insert(*id);
+            if let Some(flow) = self.lab.engine.flow(*id) {
+                self.muddled.extend(self.sticky_of(&flow).map(|(name, _)| (name, flow.original.source)));
+            }
+        }
     }
 
     fn differ(&mut self, listed: Option<Listed>, told: String) {
@@ -297,15 +354,34 @@ impl Judge {
         }
     }
 
-    /// The endpoint to which the kernel sends a client of a sticky service port who was not its client so far.
+    /// The endpoint to which the kernel sends a client of a sticky service port of whom no endpoint that may serve it ever heard.
     fn newcomer(&self, step: &Step, packet: &[u8]) -> Option<(Address, u16)> {
         let (from, dialled) = packets::ends(packet)?;
-        let name = self.sticky(packets::protocol(packet), dialled)?;
+        let protocol = packets::protocol(packet);
+        let (name, _) = self.sticky(protocol, dialled)?;
         let (_, backend) = translated(step, packet)?;
-        let (client, endpoint) = (Address::from(from.ip()), Address::from(backend.ip()));
+        let original = Tuple {
+            source: from.ip().into(),
+            destination: dialled.ip().into(),
+            source_port: from.port(),
+            destination_port: dialled.port(),
+            protocol: Protocol(protocol),
+            ..Tuple::default()
+        };
+        let in_pool = self.pool(&original, Self::meta(step).origin);
         let is_known =
-            self.remembered.contains(&(name.clone(), client, backend)) || self.muddled.contains(&(name, client));
-        (!is_known).then_some((endpoint, backend.port()))
+            in_pool.iter().any(|endpoint| self.remembered.contains_key(&(name.clone(), original.source, *endpoint)));
+        let is_new = !is_known && !self.muddled.contains(&(name, original.source));
+        is_new.then_some((Address::from(backend.ip()), backend.port()))
+    }
+
+    /// Who may serve a new flow.
+    fn pool(&self, original: &Tuple, origin: Origin) -> Vec<SocketAddr> {
+        let decision = self.lab.engine.rules().decide(original, origin);
+        let (Fate::Forward { pool, .. }, Some((_, segment))) = (decision.fate, decision.service) else {
+            return Vec::new();
+        };
+        segment.pool(pool).map(|backend| SocketAddr::new(backend.address.into(), backend.port)).collect()
     }
 
     /// The packet itself, or if it is a fragment one of another datagram that is otherwise the same.
@@ -320,22 +396,23 @@ impl Judge {
         let Some(flow) = self.lab.engine.flow(id) else { return sent };
         let Some((seen, backend)) = translated(step, packet) else {
             // The kernel let no flow begin, but here there is one, and its client is remembered.
-            self.muddled.extend(self.sticky_of(&flow).map(|name| (name, flow.original.source)));
+            self.muddled.extend(self.sticky_of(&flow).map(|(name, _)| (name, flow.original.source)));
+            self.alone.insert(id);
             return sent;
         };
         let (address, port) = (Address::from(backend.ip()), backend.port());
 
-        let decision = self.lab.engine.rules().decide(&flow.original, meta.origin);
-        let (Fate::Forward { pool, .. }, Some((_, segment))) = (decision.fate, decision.service) else { return sent };
-        if !segment.pool_has(pool, address, port) {
+        let in_pool = self.pool(&flow.original, meta.origin);
+        if in_pool.is_empty() {
+            return sent;
+        }
+        if !in_pool.contains(&backend) {
             // Where the kernel has gone on with an old flow, that is told of the step.
             if step.before != Some(backend) {
-                self.differ(None, format!("the kernel chose {backend}, which is not in the engine's {pool:?} pool\n"));
+                self.differ(None, format!("the kernel chose {backend}, which is not among the engine's {in_pool:?}\n"));
             }
             return sent;
         }
-        let in_pool: Vec<SocketAddr> =
-            segment.pool(pool).map(|backend| SocketAddr::new(backend.address.into(), backend.port)).collect();
         self.check_affinity(&flow, backend, &in_pool);
 
         if (flow.reply.source, flow.reply.source_port) != (address, port) {
@@ -356,6 +433,7 @@ impl Judge {
             self.lab.engine.forget(id);
             let mut reply = flow.reply;
             reply.destination_port = seen.port();
+            self.make_way(&reply);
             if self.lab.engine.restore(&Flow { reply, packets: [0; 2], ..flow }).is_err() {
                 self.differ(None, format!("the engine has another flow between {seen} and {backend}\n"));
                 return sent;
@@ -368,30 +446,61 @@ impl Judge {
         sent
     }
 
-    /// The sticky service port that has this destination, by its name.
-    fn sticky(&self, protocol: u8, dialled: SocketAddr) -> Option<String> {
-        let port =
-            self.ports.iter().find(|port| port.protocol == packets::name(protocol) && port.is_dialled_by(dialled))?;
-        port.affinity.map(|_| port.name.clone())
+    /// The kernel may give a flow a port that here belongs to one of which it has not heard: it is forgotten.
+    fn make_way(&mut self, reply: &Tuple) {
+        let engine = &self.lab.engine;
+        let in_the_way = |id: &&FlowId| engine.flow(**id).is_some_and(|flow| flow.reply == *reply);
+        if let Some(id) = self.alone.iter().find(in_the_way).copied() {
+            self.lab.engine.forget(id);
+            self.alone.remove(&id);
+            self.report.given_way += 1;
+        }
     }
 
-    fn sticky_of(&self, flow: &Flow) -> Option<String> {
+    /// The sticky service port that has this destination, by its name, and for how long it remembers.
+    fn sticky(&self, protocol: u8, dialled: SocketAddr) -> Option<(String, Duration)> {
+        let port =
+            self.ports.iter().find(|port| port.protocol == packets::name(protocol) && port.is_dialled_by(dialled))?;
+        port.affinity.map(|seconds| (port.name.clone(), Duration::from_secs(seconds.into())))
+    }
+
+    fn sticky_of(&self, flow: &Flow) -> Option<(String, Duration)> {
         let dialled = SocketAddr::new(flow.original.destination.into(), flow.original.destination_port);
         self.sticky(flow.original.protocol.0, dialled)
     }
 
-    /// Session affinity (SEMANTICS §7.6): who is remembered by an endpoint of the pool gets it, here as there.
+    /// Session affinity (SEMANTICS §7.6): who is remembered by an endpoint of the pool gets it, here as there; for as long as the
+    /// Service says, and no longer.
     fn check_affinity(&mut self, flow: &Flow, backend: SocketAddr, in_pool: &[SocketAddr]) {
-        let Some(name) = self.sticky_of(flow) else { return };
+        let Some((name, timeout)) = self.sticky_of(flow) else { return };
         let client = flow.original.source;
-        let remembers = |endpoint: &&SocketAddr| self.remembered.contains(&(name.clone(), client, **endpoint));
-        let known: Vec<SocketAddr> = in_pool.iter().filter(remembers).copied().collect();
         let chosen = SocketAddr::new(flow.reply.source.into(), flow.reply.source_port);
-        if !known.is_empty() && chosen != backend {
-            let listed = self.muddled.contains(&(name.clone(), client)).then_some(Listed::StrayRemembered);
-            self.differ(listed, format!("{client} is remembered by {known:?}: kernel {backend}, engine {chosen}\n"));
+        let seen = |endpoint: &SocketAddr| self.remembered.get(&(name.clone(), client, *endpoint)).copied();
+        let (known, forgotten): (Vec<_>, Vec<_>) = in_pool
+            .iter()
+            .filter_map(|endpoint| Some((*endpoint, seen(endpoint)?)))
+            .partition(|(_, seen)| self.now - *seen < timeout);
+        let is_muddled = self.muddled.contains(&(name.clone(), client));
+        if !known.is_empty() {
+            self.report.returned += usize::from(!is_muddled);
+            if chosen != backend {
+                let listed = is_muddled.then_some(Listed::StrayRemembered);
+                self.differ(
+                    listed,
+                    format!("{client} is remembered by {known:?}: kernel {backend}, engine {chosen}\n"),
+                );
+            }
+        } else if !forgotten.is_empty() {
+            if in_pool.len() > 1 && !is_muddled {
+                self.report.expired += 1;
+                self.report.stayed += usize::from(forgotten.iter().any(|(endpoint, _)| *endpoint == chosen));
+            }
+            // What it chose by chance it remembers, as the kernel does its own.
+            if chosen != backend {
+                self.muddled.insert((name.clone(), client));
+            }
         }
-        self.remembered.insert((name, client, backend));
+        self.remembered.insert((name, client, backend), self.now);
     }
 
     /// Leaves this endpoint as the only one of every Service that has it, or all of them again.
@@ -418,7 +527,7 @@ fn translated(step: &Step, packet: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
 
 /// Where a packet goes that the node sends on, and how it leaves: a hop less. What the node itself sends has all its hops, but
 /// for what it sends to itself, which is seen on its way from input to the witness. The witness's copies are not to be cut up.
-fn route(from: Place, mut packet: Vec<u8>) -> (Place, Vec<u8>) {
+pub fn route(from: Place, mut packet: Vec<u8>) -> (Place, Vec<u8>) {
     let to = world::place_of(packets::addresses(&packet).1);
     if from != Place::Node || to == Place::Node {
         packets::hop(&mut packet);

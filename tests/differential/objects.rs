@@ -9,6 +9,9 @@ use lb_host::chance::Chance;
 use crate::common::cluster::{address, both, node, prefix, twin};
 use crate::world::{GATEWAY, LOCAL_PODS, REMOTE_PODS};
 
+/// An affinity that may end within a scenario, in seconds.
+pub const SHORT_AFFINITY: u32 = 1;
+
 /// A Service with the slices of its endpoints.
 #[derive(Clone)]
 pub struct Served {
@@ -44,6 +47,24 @@ impl Objects {
 
     pub fn is_iptables(&self) -> bool {
         self.node.proxy.mode == Mode::IPTABLES
+    }
+
+    /// Every endpoint, with its Service's place and its slice's.
+    pub fn endpoints(&self) -> impl Iterator<Item = (usize, usize, &Endpoint)> {
+        self.served.iter().enumerate().flat_map(|(served, one)| {
+            let slices = one.slices.iter().enumerate();
+            slices.flat_map(move |(slice, one)| one.endpoints.iter().map(move |endpoint| (served, slice, endpoint)))
+        })
+    }
+
+    /// Takes all endpoints away.
+    pub fn unserve(&mut self) {
+        self.served.iter_mut().flat_map(|served| &mut served.slices).for_each(|slice| slice.endpoints.clear());
+    }
+
+    /// Puts an endpoint into a slice.
+    pub fn serve(&mut self, served: usize, slice: usize, endpoint: Endpoint) {
+        self.served[served].slices[slice].endpoints.push(endpoint);
     }
 
     /// One endpoint of one Service comes, goes or changes its mind.
@@ -125,7 +146,7 @@ fn served(nth: u16, chance: &mut Chance) -> Served {
         },
         internal_policy: policy(chance, 20),
         external_policy: if external || node_ports { policy(chance, 35) } else { TrafficPolicy::Cluster },
-        affinity: chance_of(chance, 25).then_some(10_800),
+        affinity: chance_of(chance, 25).then(|| if chance_of(chance, 15) { SHORT_AFFINITY } else { 10_800 }),
         preserve_destination: false,
         health_check_port: None,
         ports: ports

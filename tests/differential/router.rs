@@ -70,7 +70,9 @@ impl Router {
             ("ipv4/conf/all/send_redirects", "0"),
             // kube-proxy's own, in iptables mode (SEMANTICS §9.5).
             ("ipv4/conf/all/route_localnet", "1"),
-            // A busy machine is not to be an association's end.
+            // A busy machine is not to be an association's end: whatever is short is as long as a scenario may take, as it is for
+            // the engine (judge.rs).
+            ("netfilter/nf_conntrack_tcp_timeout_close", "120"),
             ("netfilter/nf_conntrack_sctp_timeout_closed", "120"),
             ("netfilter/nf_conntrack_sctp_timeout_cookie_wait", "120"),
             ("netfilter/nf_conntrack_sctp_timeout_cookie_echoed", "120"),

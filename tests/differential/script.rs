@@ -2,16 +2,19 @@
 //! sends next is an answer to what the kernel let through.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use lb_core::Family;
 use lb_host::chance::Chance;
+use lb_host::clock;
 
 use crate::endpoints::{self, Port};
-use crate::objects::{Objects, chance_of, one_of};
+use crate::objects::{Objects, SHORT_AFFINITY, chance_of, one_of};
 use crate::packets::{self, Chunk, Error, SCTP, Segment, TCP, UDP};
 use crate::router::Router;
 use crate::rules::Rules;
 use crate::talk::{Stage, Talk};
+use crate::visits::Visits;
 use crate::world::{
     self, CLIENTS, GATEWAY, LOCAL_PODS, LOOPBACK, NODE, OUTSIDE_ROUTER, POD_ROUTER, Place, REMOTE_PODS, REMOTE_ROUTER,
 };
@@ -56,6 +59,23 @@ pub enum Kind {
     Overlapping,
 }
 
+impl Kind {
+    pub const ALL: [Self; 12] = [
+        Self::Plain,
+        Self::MidStream,
+        Self::StrayEnd,
+        Self::OutOfWindow,
+        Self::BadChecksum,
+        Self::Error,
+        Self::ShortError,
+        Self::UnknownError,
+        Self::Ping,
+        Self::Fragments,
+        Self::Incomplete,
+        Self::Overlapping,
+    ];
+}
+
 /// What the script gave and what the kernel made of it.
 pub struct Step {
     pub kind: Kind,
@@ -86,11 +106,13 @@ pub struct Script<'r> {
     identification: u16,
     /// What makes an end of the datagrams that the kernel waits for the rest of.
     unfinished: Vec<(Place, Vec<Vec<u8>>)>,
-    events: Vec<Event>,
+    visits: Visits,
+    begun: Instant,
+    events: Vec<(Duration, Event)>,
 }
 
-/// Plays a scenario with the kernel in the middle, and returns all that happened.
-pub fn play(seed: u64, router: &Router, objects: &Objects) -> Vec<Event> {
+/// Plays a scenario with the kernel in the middle, and returns all that happened, and when.
+pub fn play(seed: u64, router: &Router, objects: &Objects) -> Vec<(Duration, Event)> {
     router.clear();
     let rules = Rules::default();
     let chance = Chance::new(seed).named("traffic");
@@ -104,6 +126,8 @@ pub fn play(seed: u64, router: &Router, objects: &Objects) -> Vec<Event> {
         talks: Vec::new(),
         identification: (seed % 128) as u16 * 512,
         unfinished: Vec::new(),
+        visits: Visits::default(),
+        begun: clock::now(),
         events: Vec::new(),
     };
     script.rules.load(&script.objects, &script.ports);
@@ -132,7 +156,15 @@ impl Script<'_> {
         self.chance.below(bound as u64) as usize
     }
 
+    /// Since the scenario began.
+    fn now(&self) -> Duration {
+        clock::now() - self.begun
+    }
+
     fn act(&mut self) {
+        if self.ports.iter().any(is_short) && self.happens(4) {
+            return self.come_back();
+        }
         match self.chance.below(100) {
             0..25 => self.open(),
             25..31 => self.change(),
@@ -145,7 +177,8 @@ impl Script<'_> {
         self.objects.churn(&mut self.chance);
         self.ports = endpoints::ports(&self.objects);
         self.rules.load(&self.objects, &self.ports);
-        self.events.push(Event::Change(self.objects.clone()));
+        let now = self.now();
+        self.events.push((now, Event::Change(self.objects.clone())));
     }
 
     /// What a client may dial, a service's or not.
@@ -239,6 +272,36 @@ impl Script<'_> {
         let mut own = self.talks.iter().filter(|talk| talk.client == client);
         let is_second = own.next().is_some_and(|talk| talk.dialled != dialled) && own.next().is_none();
         is_second.then_some(client)
+    }
+
+    /// A client whom a Service remembers for a short while dials it anew: at once, or when it is forgotten.
+    fn come_back(&mut self) {
+        let visitors: Vec<_> = self
+            .talks
+            .iter()
+            .filter(|talk| talk.is_translated() && self.short_of(talk).is_some())
+            .map(|talk| (talk.protocol, talk.client.ip(), talk.dialled))
+            .collect();
+        if visitors.is_empty() || self.talks.len() >= usize::from(TALKS) {
+            return self.open();
+        }
+        let (protocol, client, dialled) = *one_of(&mut self.chance, &visitors);
+        let client = SocketAddr::new(client, FIRST_PORT + self.talks.len() as u16);
+        let sequences = (self.chance.draw() as u32, self.chance.draw() as u32);
+        let mut talk = Talk::new(protocol, client, dialled, sequences);
+        talk.is_service = true;
+        if self.happens(40) {
+            let port = self.short_of(&talk).expect("a service port that forgets");
+            std::thread::sleep(self.visits.until_forgotten(port, client.ip(), self.now()));
+        }
+        self.talks.push(talk);
+        self.advance(self.talks.len() - 1);
+    }
+
+    /// The service port with a short affinity that a conversation is with.
+    fn short_of(&self, talk: &Talk) -> Option<&str> {
+        let is_its = |port: &&Port| port.protocol == packets::name(talk.protocol) && port.is_dialled_by(talk.dialled);
+        self.ports.iter().filter(|port| is_short(port)).find(is_its).map(|port| port.name.as_str())
     }
 
     fn open(&mut self) {
@@ -531,11 +594,21 @@ impl Script<'_> {
 
     /// Gives packets to the kernel, and keeps what came of them.
     fn give(&mut self, kind: Kind, talk: usize, from: Place, given: Vec<Vec<u8>>) {
+        if let Some(port) = self.short_of(&self.talks[talk]).map(str::to_owned) {
+            let client = self.talks[talk].client.ip();
+            std::thread::sleep(self.visits.until_clear(&port, client, self.now()));
+            self.visits.note(&port, client, self.now());
+        }
+        let at = self.now();
         let taken: Vec<_> = given.iter().flat_map(|packet| self.router.give(from, packet)).collect();
         let now = self.talks[talk].is_forgotten;
         let is_forgotten = std::mem::replace(&mut self.talks[talk].was_forgotten, now);
         self.talks[talk].saw(&given, &taken);
         let before = self.talks[talk].before;
-        self.events.push(Event::Step(Step { kind, talk, is_forgotten, before, from, given, taken }));
+        self.events.push((at, Event::Step(Step { kind, talk, is_forgotten, before, from, given, taken })));
     }
+}
+
+fn is_short(port: &Port) -> bool {
+    port.affinity == Some(SHORT_AFFINITY)
 }

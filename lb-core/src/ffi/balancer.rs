@@ -5,6 +5,7 @@ use core::mem::{offset_of, size_of};
 use core::time::Duration;
 
 use super::borrow::{ALIGNMENT, Out, Place, Versioned, handle, handle_mut, read, slice};
+use super::layout::lb_layout;
 use super::rules::{Bytes, Teller, lb_fault, lb_rules, of_delta};
 use super::status::{call, lb_status};
 use crate::{Balancer, Block, Config, ConfigError, Instant, Share, Sizes, Timeouts, blocks};
@@ -14,24 +15,6 @@ pub struct lb_balancer {
     pub(super) inner: Balancer<'static, Bytes>,
     /// The handle of the rules in force, to which they return.
     rules: *mut lb_rules,
-}
-
-/// How much memory something takes, and how it must be aligned.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct lb_layout {
-    /// `sizeof (lb_layout)`.
-    pub struct_size: u32,
-    /// In bytes, a power of two.
-    pub alignment: u32,
-    /// In bytes, a multiple of the alignment.
-    pub size: usize,
-}
-
-// SAFETY: repr(C), a u32 first, numbers only.
-unsafe impl Versioned for lb_layout {
-    const FIRST: usize = size_of::<Self>();
-    const ABSENT: Self = Self { struct_size: 0, alignment: 0, size: 0 };
 }
 
 /// How much a balancer may remember.

@@ -14,6 +14,7 @@
 mod balancer;
 mod borrow;
 mod flow;
+mod layout;
 mod packet;
 #[cfg(lb_staticlib)]
 mod panic;
@@ -23,6 +24,7 @@ mod words;
 
 pub use balancer::*;
 pub use flow::*;
+pub use layout::*;
 pub use packet::*;
 pub use rules::*;
 pub use status::*;

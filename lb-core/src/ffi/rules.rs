@@ -2,8 +2,8 @@
 
 use core::ffi::c_void;
 
-use super::balancer::lb_layout;
 use super::borrow::{ALIGNMENT, Out, Place, Versioned, handle_mut, read, slice};
+use super::layout::lb_layout;
 use super::status::{StatusNumber, call, lb_status};
 use crate::RuleTable;
 use crate::rules::{ApplyError, LoadError, Room, Space, VERSION};

@@ -1,14 +1,12 @@
 //! A routing test, read: what each step sets up, and what it checks.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path;
 
 use lb_core::control::{Node, Service, Slice};
 use lb_core::{Address, Family, Origin, Tuple};
-use serde::{Deserialize, Serialize};
 
-use super::written;
+use super::written::{self, Word};
 use crate::dialled;
 use crate::k8s::address::{lenient_address, lenient_prefix};
 use crate::k8s::node::ZONE;
@@ -71,37 +69,6 @@ pub struct FlowCheck {
     pub backends: Option<BTreeSet<Socket>>,
     /// Whether the source is replaced.
     pub masquerade: Option<bool>,
-}
-
-/// A verdict's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Word {
-    /// To a backend.
-    Forward,
-    /// Refused with an ICMP error.
-    Reject,
-    /// Dropped in silence.
-    Drop,
-    /// None of ours, untouched.
-    Pass,
-    /// The node itself answers, untranslated.
-    Accept,
-    /// To the proxy of userspace mode.
-    Punt,
-}
-
-impl fmt::Display for Word {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Forward => "forward",
-            Self::Reject => "reject",
-            Self::Drop => "drop",
-            Self::Pass => "pass",
-            Self::Accept => "accept",
-            Self::Punt => "punt",
-        })
-    }
 }
 
 /// What a service port must resolve to.

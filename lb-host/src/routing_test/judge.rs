@@ -8,8 +8,9 @@ use lb_core::rules::Pool;
 use serde::Serialize;
 
 use super::data_plane::Survivor;
-use super::format::{ConntrackCheck, EndpointsCheck, FlowCheck, HealthCheck, ServicePortName, Socket, Word};
+use super::format::{ConntrackCheck, EndpointsCheck, FlowCheck, HealthCheck, ServicePortName, Socket};
 use super::observe::Observed;
+use super::written::Word;
 use crate::explain::{Explanation, standing_words};
 use crate::health;
 use crate::k8s::Place;

@@ -14,9 +14,10 @@ mod report;
 mod run;
 mod written;
 
-pub use format::{Case, ConntrackCheck, EndpointsCheck, FlowCheck, HealthCheck, Step, Word};
+pub use format::{Case, ConntrackCheck, EndpointsCheck, FlowCheck, HealthCheck, Step};
 pub use judge::{Difference, Judged};
 pub use junit::junit;
 pub use read::{Tests, read};
 pub use report::{json, text};
 pub use run::{Outcome, run};
+pub use written::Word;

@@ -6,7 +6,8 @@ use lb_core::pick::Scheduler;
 use lb_core::rules::{Fate, Pool};
 use lb_core::{Balancer, Block, Config, Instant, Link, Meta, Origin, Packet, RuleTable, Sizes, Tuple, Verdict, blocks};
 
-use super::format::{Socket, Word};
+use super::format::Socket;
+use super::written::Word;
 use crate::dialled;
 
 /// What became of a flow's first packet, and of others like it.

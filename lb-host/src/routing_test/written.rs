@@ -1,11 +1,10 @@
 //! A routing test as it is written: the keys of the file, and nothing else.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-
-use super::format::Word;
 
 /// `kind: RoutingTest`.
 #[derive(Debug, Deserialize)]
@@ -108,6 +107,37 @@ pub(super) enum EmptyUdp {
     #[default]
     Keep,
     Cut,
+}
+
+/// A verdict's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Word {
+    /// To a backend.
+    Forward,
+    /// Refused with an ICMP error.
+    Reject,
+    /// Dropped in silence.
+    Drop,
+    /// None of ours, untouched.
+    Pass,
+    /// The node itself answers, untranslated.
+    Accept,
+    /// To the proxy of userspace mode.
+    Punt,
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::Reject => "reject",
+            Self::Drop => "drop",
+            Self::Pass => "pass",
+            Self::Accept => "accept",
+            Self::Punt => "punt",
+        })
+    }
 }
 
 /// A list, or its one item, or its items in one text with commas between them.

@@ -11,7 +11,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::Event;
 use super::journal::Journal;
 use super::queue::{Belts, belts};
-use super::worker::{Command, Counts, Ended, Place, Setup, Worker};
+use super::worker::{Command, Ended, Place, Setup, Worker};
+use crate::metrics::Counts;
 
 /// The workers of a data plane.
 pub(super) struct Crew {

@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use super::status::Status;
 use crate::clock::Clock;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Counts, Metrics};
 
 /// What the answers are made of.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub(super) struct Answers {
     pub(super) clock: Clock,
     pub(super) status: Arc<Status>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) counts: Arc<dyn Fn() -> Option<super::Counts> + Send + Sync>,
+    pub(super) counts: Arc<dyn Fn() -> Option<Counts> + Send + Sync>,
 }
 
 type Answered = (u16, Vec<(&'static str, String)>, String);

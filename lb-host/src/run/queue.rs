@@ -12,6 +12,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::forward::Forwarder;
 use crate::device::{Device, Frame, Name, Received};
+use crate::metrics::DeviceCounts;
 
 /// Frames taken from a device at a time.
 pub(super) const BATCH: usize = 64;
@@ -21,28 +22,6 @@ const BELT: usize = 1024;
 
 /// Memory of frames that is kept for the next that are handed on.
 const SPARE: usize = 256;
-
-/// Frames of a device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DeviceCounts {
-    /// Received.
-    pub received: u64,
-    /// Sent.
-    pub sent: u64,
-    /// That it, or a worker whose they were, could not take.
-    pub dropped: u64,
-    /// Handed from the worker that received them to the one whose they were.
-    pub handed_on: u64,
-}
-
-impl std::ops::AddAssign for DeviceCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.received += other.received;
-        self.sent += other.sent;
-        self.dropped += other.dropped;
-        self.handed_on += other.handed_on;
-    }
-}
 
 /// The ends of a device's belts that one worker has: from all others, and to each.
 pub(super) struct Belts {
@@ -109,7 +88,7 @@ impl Queue {
                 count += 1;
             }
         }
-        let leaving = forwarder.forward(now, &mut frames[..count]).context("the log of flows")?;
+        let leaving = forwarder.forward(now, &mut frames[..count]);
         for frames in [&frames[..leaving], forwarder.extra()] {
             let dropped = self.device.send(frames).with_context(|| self.name())?;
             self.counts.sent += (frames.len() - dropped) as u64;

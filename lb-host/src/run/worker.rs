@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lb_core::flow::State;
 use lb_core::rules::ApplyError;
-use lb_core::{Balancer, Block, Config, Counters, Flow, RuleTable, Share, Sizes, blocks};
+use lb_core::{Balancer, Block, Config, Flow, RuleTable, Share, Sizes, blocks};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
@@ -18,10 +18,11 @@ use super::Event;
 use super::forward::Forwarder;
 use super::journal::Journal;
 use super::lines::Lines;
-use super::queue::{BATCH, Belts, DeviceCounts, Queue};
+use super::queue::{BATCH, Belts, Queue};
 use crate::clock::Clock;
 use crate::device::{Device, Frame, Name};
-use crate::flow_log::{FlowLog, Moment};
+use crate::flow_log::FlowLog;
+use crate::metrics::Counts;
 
 /// Entries of the flow table that are looked at for their deadline after a batch, and when nothing else is to be done.
 const SWEEP: usize = 64;
@@ -67,30 +68,6 @@ pub(super) enum Command {
     Counts(Sender<Counts>),
     Flows(Sender<Vec<Flow>>),
     End,
-}
-
-/// What was counted until now.
-#[derive(Clone, Debug)]
-pub struct Counts {
-    /// By the engine.
-    pub engine: Counters,
-    /// Flows in the table.
-    pub flows: u64,
-    /// Those of them that are connections (TCP) and associations (SCTP) which nobody has ended.
-    pub connections: u64,
-    /// By each device, under its name.
-    pub devices: Vec<(String, DeviceCounts)>,
-}
-
-impl Counts {
-    /// What two workers counted together.
-    pub(super) fn plus(mut self, other: Self) -> Self {
-        self.engine += &other.engine;
-        self.flows += other.flows;
-        self.connections += other.connections;
-        self.devices.iter_mut().zip(other.devices).for_each(|((_, own), (_, other))| *own += other);
-        self
-    }
 }
 
 /// The thread, as seen from the others.
@@ -193,7 +170,7 @@ fn work(setup: Setup, place: Place, commands: &Receiver<Command>, ready: &Sender
         }
         forwarder.balancer.expire(now, if busy { SWEEP } else { IDLE_SWEEP });
         if now.saturating_since(logged) >= LOG_EVERY {
-            forwarder.log_ends(now).context("the log of flows")?;
+            forwarder.log_ends(now);
             logged = now;
         }
         if queues.iter().all(|queue| queue.ended) || ending.is_some_and(|latest| !busy || now >= latest) {
@@ -204,10 +181,8 @@ fn work(setup: Setup, place: Place, commands: &Receiver<Command>, ready: &Sender
         }
     }
     let now = clock.now();
-    forwarder.log_ends(now).context("the log of flows")?;
-    if let Some(log) = &mut forwarder.log {
-        log.open(Moment { origin: 0, now }).and_then(|()| log.flush()).context("the log of flows")?;
-    }
+    forwarder.log_ends(now);
+    forwarder.log_open(now);
     queues.into_iter().try_for_each(Queue::finish)?;
     Ok(forwarder.balancer.flows().collect())
 }
