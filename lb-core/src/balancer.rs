@@ -132,20 +132,16 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         self.set_time(now);
         for packets in packets.chunks_mut(CHUNK) {
             let (mut plain, mut places, mut names) = ([None; CHUNK], [Place::default(); CHUNK], [Name::NONE; CHUNK]);
-            for (packet, plain) in packets.iter().zip(&mut plain) {
-                if let Some(read) = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone) {
-                    *plain = Some(read);
-                }
-            }
-            for (plain, place) in plain.iter().zip(&mut places) {
-                if let Some(plain) = plain {
-                    *place = self.flows.place(&plain.tuple);
+            for ((packet, plain), place) in packets.iter().zip(&mut plain).zip(&mut places) {
+                let _ = wire::plain::read_and(packet.data, packet.meta.link, packet.meta.zone, |read| {
+                    *place = self.flows.place(&read.tuple);
                     self.flows.prefetch_bucket(*place);
-                }
+                    *plain = Some(read);
+                });
             }
-            let mut unknown = false;
+            let (mut unknown, far) = (false, LOOKS_AHEAD && !self.flows.is_small());
             for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
-                *name = if LOOKS_AHEAD { self.flows.likely(*place) } else { self.flows.candidate(*place) };
+                *name = if far { self.flows.likely(*place) } else { self.flows.candidate(*place) };
                 match plain {
                     Some(plain) if LOOKS_AHEAD && *name == Name::NONE => {
                         unknown = true;
