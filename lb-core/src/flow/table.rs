@@ -1,21 +1,21 @@
 //! The flow table: an index of keys over slabs of entries, all in the caller's memory.
 //!
-//! Live entries of the classes that may be evicted hang in one list a class and family, in the order in
-//! which they entered the class, so that the ladder's next victim is found at once. Established flows
-//! hang in none and cost nothing. Expired flows are forgotten when a packet hits them or the sweep
-//! passes by.
+//! Expired flows are forgotten when a packet hits them or the sweep passes by.
+
+mod ladder;
 
 use super::clock::Ticks;
 use super::entry::{Entry, NONE, WideEntry};
 use super::index::{self, Index, Name, Place};
 use super::loads::Loads;
-use super::{Class, Direction, Flags, Flow, FlowId, State};
+use super::{Direction, Flags, Flow, FlowId, State};
 use crate::hash::TupleHash;
 use crate::memory::Block;
 use crate::prefetch::prefetch;
 use crate::time::Instant;
 use crate::tuple::Family;
 use crate::tuple::packed::Packed;
+use ladder::List;
 
 /// Names of flows must leave one bit for the direction, and one value for "none".
 pub(crate) const MAX_FLOWS: u32 = 1 << 28;
@@ -52,12 +52,6 @@ struct Slab {
     live: u32,
     /// Evictable flows by class, the longest-standing first.
     lists: [List; 3],
-}
-
-#[derive(Clone, Copy)]
-struct List {
-    head: u32,
-    tail: u32,
 }
 
 /// All that is known of a flow when it begins.
@@ -102,7 +96,7 @@ impl<'m> FlowTable<'m> {
         entries.fill(Block::ZERO);
         let (narrow, wide) = entries.split_at_mut_checked(v4 as usize)?;
         let (wide, _) = wide.split_at_mut_checked(v6 as usize * 2)?;
-        let empty = Slab { used: 0, free: NONE, live: 0, lists: [List { head: NONE, tail: NONE }; 3] };
+        let empty = Slab { used: 0, free: NONE, live: 0, lists: [List::EMPTY; 3] };
         Some(Self {
             hash,
             index: Index::new(buckets),
@@ -480,62 +474,6 @@ impl<'m> FlowTable<'m> {
         if let Some(entry) = self.entry_mut(FlowId(flow)) {
             entry.free();
             entry.next = next;
-        }
-    }
-
-    /// Makes room in a full slab, if there is room to be made.
-    fn evict(&mut self, now: Ticks, family: Family) -> Ended {
-        /// Entries that a newcomer's packet pays for to find one expired but not yet swept.
-        const GLANCE: usize = 16;
-        let before = self.live(family);
-        let expired = self.expire(now, GLANCE) as u64;
-        if self.live(family) < before {
-            return Ended { expired, evicted: 0 };
-        }
-        let lists = self.slabs.get(family as usize).map_or(&[][..], |slab| &slab.lists);
-        let Some(victim) = lists.iter().map(|list| list.head).find(|head| *head != NONE) else {
-            return Ended { expired, evicted: 0 };
-        };
-        let over = self.entry(FlowId(victim)).is_some_and(|entry| entry.is_expired(now));
-        self.remove(FlowId(victim));
-        Ended { expired: expired + u64::from(over), evicted: u64::from(!over) }
-    }
-
-    /// Hangs a flow at the end of its class's list.
-    fn enlist(&mut self, flow: u32, class: Class) {
-        let family = self.family(flow);
-        let Some(list) = self.slab(family).and_then(|slab| slab.lists.get_mut(class as usize)) else { return };
-        let tail = core::mem::replace(&mut list.tail, flow);
-        if tail == NONE {
-            list.head = flow;
-        }
-        if let Some(entry) = self.entry_mut(FlowId(tail)) {
-            entry.next = flow;
-        }
-        if let Some(entry) = self.entry_mut(FlowId(flow)) {
-            (entry.previous, entry.next) = (tail, NONE);
-        }
-    }
-
-    fn delist(&mut self, flow: u32, class: Class) {
-        let family = self.family(flow);
-        if class as usize >= 3 {
-            return;
-        }
-        let Some((previous, next)) = self.entry(FlowId(flow)).map(|entry| (entry.previous, entry.next)) else { return };
-        match self.entry_mut(FlowId(previous)) {
-            Some(entry) => entry.next = next,
-            None => self.list(family, class, |list| list.head = next),
-        }
-        match self.entry_mut(FlowId(next)) {
-            Some(entry) => entry.previous = previous,
-            None => self.list(family, class, |list| list.tail = previous),
-        }
-    }
-
-    fn list(&mut self, family: Family, class: Class, change: impl FnOnce(&mut List)) {
-        if let Some(list) = self.slab(family).and_then(|slab| slab.lists.get_mut(class as usize)) {
-            change(list);
         }
     }
 }
