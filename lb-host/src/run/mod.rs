@@ -17,6 +17,7 @@ mod journal;
 mod lines;
 mod neighbours;
 mod queue;
+mod serve;
 mod status;
 mod unwritten;
 mod worker;
@@ -255,8 +256,8 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         counts: Arc::new(move || counting.upgrade()?.counts().ok()),
     };
-    if let Some(address) = options.metrics {
-        let address = http::serve(address, answers.clone())?;
+    let served = options.metrics.map(|address| http::serve(address, answers.clone())).transpose()?;
+    if let Some((address, _)) = &served {
         info!(%address, "answering /metrics, /healthz and /livez");
     }
     let neighbours = Neighbours::open(&options.answer_arp)?;
