@@ -131,7 +131,8 @@ fn an_image_serves_as_its_objects_do() {
 /// A later fragment, or the first with the UDP header, of a client's datagram to the cluster's DNS; as a capture has it.
 fn fragment(client: [u8; 4], later: bool) -> Vec<u8> {
     let udp = [0x9c, 0x40, 0, 53, 0, 32, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
-    let mut ip = etherparse::Ipv4Header::new(16, 64, etherparse::IpNumber::UDP, client, [10, 96, 0, 10]).expect("a header");
+    let mut ip =
+        etherparse::Ipv4Header::new(16, 64, etherparse::IpNumber::UDP, client, [10, 96, 0, 10]).expect("a header");
     (ip.identification, ip.more_fragments) = (7, !later);
     ip.fragment_offset = etherparse::IpFragOffset::try_new(if later { 2 } else { 0 }).expect("an offset");
     ip.header_checksum = ip.calc_header_checksum();
@@ -165,8 +166,10 @@ fn fragments_go_through_in_any_order_beside_those_that_never_will() {
     .expect("written");
     let device = format!("pcap:{},{}", place("in.pcap"), place("out"));
     lb(&["run", "--device", &device, "-f", &place("objects.yaml")]).assert().success();
-    let mut out: Vec<(Vec<u8>, Vec<u8>)> =
-        packets(Path::new(&place("out"))).iter().map(|packet| (packet[26..34].to_vec(), packet[20..22].to_vec())).collect();
+    let mut out: Vec<(Vec<u8>, Vec<u8>)> = packets(Path::new(&place("out")))
+        .iter()
+        .map(|packet| (packet[26..34].to_vec(), packet[20..22].to_vec()))
+        .collect();
     out.sort_unstable();
     let expected: Vec<(Vec<u8>, Vec<u8>)> = (0..200u8)
         .flat_map(|n| [[0, 2], [0x20, 0]].map(|place| (vec![203, 0, 113, n, 10, 244, 0, 5], place.to_vec())))
