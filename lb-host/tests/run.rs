@@ -133,7 +133,7 @@ fn fragment(client: [u8; 4], later: bool) -> Vec<u8> {
     let udp = [0x9c, 0x40, 0, 53, 0, 32, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
     let mut ip =
         etherparse::Ipv4Header::new(16, 64, etherparse::IpNumber::UDP, client, [10, 96, 0, 10]).expect("a header");
-    (ip.identification, ip.more_fragments) = (7, !later);
+    (ip.identification, ip.dont_fragment, ip.more_fragments) = (7, false, !later);
     ip.fragment_offset = etherparse::IpFragOffset::try_new(if later { 2 } else { 0 }).expect("an offset");
     ip.header_checksum = ip.calc_header_checksum();
     let mut data = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
@@ -174,5 +174,5 @@ fn fragments_go_through_in_any_order_beside_those_that_never_will() {
     let expected: Vec<(Vec<u8>, Vec<u8>)> = (0..200u8)
         .flat_map(|n| [[0, 2], [0x20, 0]].map(|place| (vec![203, 0, 113, n, 10, 244, 0, 5], place.to_vec())))
         .collect();
-    assert_eq!(out, expected);
+    assert!(out == expected, "{} of {} fragments, or others", out.len(), expected.len());
 }
