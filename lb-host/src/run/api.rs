@@ -166,6 +166,10 @@ impl Cluster {
                     known.listed.insert(K::KIND);
                     let gone = K::names(known).into_iter().filter(|name| !listed.contains(name));
                     gone.collect::<Vec<_>>().iter().for_each(|name| K::remove(known, name));
+                    if K::KIND == <Node as Watched>::KIND && known.node.is_none() {
+                        let name = &known.node_name;
+                        warn!("there is no Node \"{name}\" (yet): nothing is forwarded before; is --node its name in the API?");
+                    }
                 }),
                 Ok(Event::Apply(object)) => self.with(|known| K::put(known, object)),
                 Ok(Event::Delete(object)) => self.with(|known| K::remove(known, &name(&object))),

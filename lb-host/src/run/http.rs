@@ -24,7 +24,7 @@ pub(super) struct Answers {
 
 type Answered = (u16, Vec<(&'static str, String)>, String);
 
-/// Answers `/metrics`, `/healthz` and `/livez` until the process ends. Returns the address it listens on.
+/// Answers `/metrics`, `/healthz`, `/livez` and `/proxyMode` until the process ends. Returns the address it listens on.
 ///
 /// # Errors
 /// The address can't be listened on.
@@ -55,7 +55,12 @@ impl Answers {
                 self.metrics.livez(health.status);
                 (health.status, json(), health.body)
             }
-            _ => (404, Vec::new(), "there are /metrics, /healthz and /livez\n".to_owned()),
+            // As kube-proxy has it beside its metrics.
+            "/proxyMode" => match self.status.mode() {
+                Some(mode) => (200, Vec::new(), mode.to_owned()),
+                None => (503, Vec::new(), "there is no node yet, or rules without one\n".to_owned()),
+            },
+            _ => (404, Vec::new(), "there are /metrics, /healthz, /livez and /proxyMode\n".to_owned()),
         }
     }
 }

@@ -394,6 +394,7 @@ fn health_is_answered_where_load_balancers_ask() {
     let body = lab.curl("client", "http://192.0.2.1:31000/").expect("an answer");
     assert!(body.contains("\"localEndpoints\": 1") && body.contains("\"name\": \"local\""), "{body}");
     assert_eq!(asked("node", "http://127.0.0.1:10249/healthz"), "200");
+    assert_eq!(lab.curl("node", "http://127.0.0.1:10249/proxyMode").as_deref(), Ok("iptables"));
     // §10.6: the node is to go.
     put(&path, &manifests(&[backend(0, 8080)], "{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}"));
     until("the taint", || asked("node", "http://127.0.0.1:10249/healthz") == "503");
