@@ -181,7 +181,8 @@ impl Cluster {
                     self.with(|known| known.listed.insert(K::KIND));
                 }
                 Err(error) => {
-                    warn!(kind = K::KIND, "the API server: {error}; it is tried again");
+                    // With its causes: that nobody listens there, or whose certificate is not believed.
+                    warn!(kind = K::KIND, "the API server: {:#}; it is tried again", anyhow::Error::new(error));
                     continue;
                 }
             }
