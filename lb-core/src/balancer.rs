@@ -129,20 +129,16 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         self.set_time(now);
         for packets in packets.chunks_mut(CHUNK) {
             let (mut plain, mut places, mut names) = ([None; CHUNK], [Place::default(); CHUNK], [Name::NONE; CHUNK]);
-            for (packet, plain) in packets.iter().zip(&mut plain) {
-                if let Some(read) = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone) {
-                    *plain = Some(read);
-                }
-            }
-            for (plain, place) in plain.iter().zip(&mut places) {
-                if let Some(plain) = plain {
-                    *place = self.flows.place(&plain.tuple);
+            for ((packet, plain), place) in packets.iter().zip(&mut plain).zip(&mut places) {
+                let _ = wire::plain::read_and(packet.data, packet.meta.link, packet.meta.zone, |read| {
+                    *place = self.flows.place(&read.tuple);
                     self.flows.prefetch_bucket(*place);
-                }
+                    *plain = Some(read);
+                });
             }
-            let mut unknown = false;
+            let (mut unknown, far) = (false, LOOKS_AHEAD && !self.flows.is_small());
             for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
-                *name = if LOOKS_AHEAD { self.flows.likely(*place) } else { self.flows.candidate(*place) };
+                *name = if far { self.flows.likely(*place) } else { self.flows.candidate(*place) };
                 match plain {
                     Some(plain) if LOOKS_AHEAD && *name == Name::NONE => {
                         unknown = true;
@@ -151,11 +147,15 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     _ => self.flows.prefetch_entry(*name),
                 }
             }
-            let mut rulings = [None; CHUNK];
-            if unknown {
-                self.look_ahead(packets, &plain, &places, &mut names, &mut rulings);
-            }
             let begun = self.flows.begun();
+            if !unknown {
+                for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
+                    self.conclude(packet, plain, *name, begun, None);
+                }
+                continue;
+            }
+            let mut rulings = [None; CHUNK];
+            self.look_ahead(packets, &plain, &places, &mut names, &mut rulings);
             for (((packet, plain), name), ruling) in packets.iter_mut().zip(&plain).zip(&names).zip(&rulings) {
                 self.conclude(packet, plain, *name, begun, *ruling);
             }

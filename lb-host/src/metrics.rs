@@ -78,6 +78,7 @@ pub struct Metrics {
     full_syncs: Counter,
     refused: Counter,
     flows_restored: Counter,
+    unwritten: Counter,
     healthz: Family<[(&'static str, String); 1], Counter>,
     livez: Family<[(&'static str, String); 1], Counter>,
 }
@@ -96,6 +97,7 @@ impl Metrics {
             full_syncs: Counter::default(),
             refused: Counter::default(),
             flows_restored: Counter::default(),
+            unwritten: Counter::default(),
             healthz: Family::default(),
             livez: Family::default(),
             registry: Registry::default(),
@@ -119,6 +121,11 @@ impl Metrics {
             &all.refused,
         );
         register("lb_flows_restored".into(), "Flows taken over from an earlier data plane", &all.flows_restored);
+        register(
+            "lb_lines_unwritten".into(),
+            "Lines of the log or the journal of flows that could not be written",
+            &all.unwritten,
+        );
         register("kubeproxy_proxy_healthz".into(), "Answers of /healthz, by status", &all.healthz);
         register("kubeproxy_proxy_livez".into(), "Answers of /livez, by status", &all.livez);
         Self { registry, ..all }
@@ -146,6 +153,11 @@ impl Metrics {
     /// So many flows were taken over.
     pub fn restored(&self, flows: usize) {
         self.flows_restored.inc_by(flows as u64);
+    }
+
+    /// So many lines about flows could not be written.
+    pub fn unwritten(&self, lines: u64) {
+        self.unwritten.inc_by(lines);
     }
 
     /// `/healthz` was answered so.

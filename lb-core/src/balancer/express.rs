@@ -5,6 +5,7 @@ use super::signal::signal_of;
 use crate::flow::{Direction, Flags, FlowId, Name};
 use crate::nat::{self, Change};
 use crate::packet::Packet;
+use crate::tuple::Family;
 use crate::verdict::Verdict;
 use crate::wire::plain::Plain;
 
@@ -14,24 +15,29 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// and change nothing.
     #[inline(always)]
     pub(super) fn forward_plain(&mut self, packet: &mut Packet<'_>, plain: &Plain, name: Name, begun: bool) -> bool {
+        match plain.tuple.family {
+            Family::V4 => self.forward_of(Family::V4, packet, plain, name, begun),
+            Family::V6 => self.forward_of(Family::V6, packet, plain, name, begun),
+        }
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
+    fn forward_of(&mut self, family: Family, packet: &mut Packet<'_>, plain: &Plain, name: Name, begun: bool) -> bool {
         let (direction, signal) = (name.direction(), signal_of(plain));
-        let Some((entry, to)) = self.flows.known(name, &plain.tuple) else { return false };
-        let Some(state) = entry.state() else { return false };
-        let in_order = entry.checked == self.rules.generation()
-            && !entry.is_expired(self.ticks)
-            && !entry.flags().has(Flags::STALE)
-            && !state.ends_with(signal, direction);
-        if (!begun && !in_order) || entry.flags().has(Flags::DIRECT) {
+        let Some((entry, to)) = self.flows.known(family, name, &plain.tuple) else { return false };
+        let in_order = entry.checked == self.rules.generation() && !entry.is_expired(self.ticks);
+        if (!begun && !in_order) || entry.flags().has(Flags::STALE.with(Flags::DIRECT)) {
             return false;
         }
+        let Some(next) = entry.next(signal, direction) else { return false };
         let changes = entry.changes.map(|change| Change(change).undone_if(direction == Direction::Reply));
-        if nat::rewrite_plain(packet.data, plain, &to, changes, packet.meta.checksum).is_none() {
+        if nat::rewrite_plain(packet.data, plain, family, &to, changes, packet.meta.checksum).is_none() {
             return false;
         }
         entry.count(direction);
-        let next = state.next(signal, direction);
         let deadline = self.ticks.plus(self.lifetimes.of(next));
-        if next != state || !entry.prolong(deadline) {
+        if !entry.is_in(next) || !entry.prolong(deadline) {
             self.flows.touch(FlowId(name.flow()), next, deadline);
         }
         self.counters.count_forwarded(direction);

@@ -45,7 +45,7 @@ fn tcp_signal(flags: TcpFlags) -> Signal {
 /// What a plain packet says about its flow.
 #[inline(always)]
 pub(super) fn signal_of(plain: &Plain) -> Signal {
-    plain.tcp.map_or(Signal::Datagram, tcp_signal)
+    if plain.tcp { tcp_signal(plain.flags) } else { Signal::Datagram }
 }
 
 impl From<Malformed> for DropReason {

@@ -48,25 +48,22 @@ impl core::fmt::Display for CompileError {
 
 impl core::error::Error for CompileError {}
 
-/// The identity of a service port in one family: the same in every image of every node.
-pub(super) fn id(resolved: &Resolved) -> u64 {
-    let family = if resolved.family == Family::V4 { "\u{0}4" } else { "\u{0}6" };
-    let mut name = resolved.label();
-    name.push_str(family);
-    Key::new(b"lb service ports").bytes(name.as_bytes()).max(1)
+/// The identity of the service port of this label in one family: the same in every image of every node.
+pub(super) fn id(label: &str, family: Family) -> u64 {
+    let family = if family == Family::V4 { "\u{0}4" } else { "\u{0}6" };
+    Key::new(b"lb service ports").bytes([label, family].concat().as_bytes()).max(1)
 }
 
-/// The bytes of a service port's segment, with only the Vips that it has the best claim to.
+/// The bytes of the segment of a service port, under its label and id, with only the Vips that it has the best claim to.
 pub(super) fn segment(
     resolved: &Resolved,
+    (label, id): (&Label, u64),
     vips: &[Vip],
     proxy: &Proxy,
     primary: Option<Address>,
 ) -> Result<Vec<u8>, CompileError> {
-    let label = resolved.label();
-    let count = |what, count: usize| {
-        u16::try_from(count).map_err(|_| CompileError::TooMany { of: Label::from(label.as_str()), what })
-    };
+    let count =
+        |what, count: usize| u16::try_from(count).map_err(|_| CompileError::TooMany { of: label.clone(), what });
     // Those that are neither in a pool nor serving have no meaning for the packet path.
     let kept = |c: &&Candidate| c.serving || c.cluster.is_in() || c.own.is_in();
     let backends: Vec<&Candidate> = resolved.candidates.iter().filter(kept).collect();
@@ -89,11 +86,16 @@ pub(super) fn segment(
         (restricted, segment::flag::RESTRICTED),
         (restricted && admits_vip, segment::flag::ADMITS_VIP_SOURCE),
     ];
-    let mut bytes = vec![0; segment::HEADER];
+    // Room for all that follows, which is rounded up five times; no address and what comes with it is more than a Vip.
+    let addresses = vips.len() + backends.len() + resolved.source_ranges.len();
+    let numbers = cluster.len() + own.len() + cluster_table.len() + own_table.len();
+    let room = segment::HEADER + addresses * segment::VIP + numbers * 2 + label.len() + 5 * 4;
+    let mut bytes = Vec::with_capacity(room);
+    bytes.resize(segment::HEADER, 0);
     put_u16(&mut bytes, 4, flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
     let family = if resolved.family == Family::V4 { 4 } else { 6 };
     put_bytes(&mut bytes, 6, &[resolved.port.protocol.0, family]);
-    put_u64(&mut bytes, 8, id(resolved));
+    put_u64(&mut bytes, 8, id);
     put_u32(&mut bytes, 16, resolved.affinity.unwrap_or(0));
     put_bytes(&mut bytes, 20, &[proxy.scheduler as u8]);
     put_u16(&mut bytes, 22, vip_count);

@@ -132,15 +132,19 @@ impl Control {
 
     /// Adds a slice, or replaces the one of its name.
     pub fn put_slice(&mut self, slice: Slice) {
-        if self.slices.get(&slice.name).is_some_and(|service| *service != slice.service) {
-            self.remove_slice(&slice.name.clone());
+        // Most often its service has it already, and nobody need be asked whose it is.
+        let before = self.services.get_mut(&slice.service).and_then(|known| known.slices.get_mut(&slice.name));
+        if let Some(before) = before {
+            if *before != slice {
+                self.changed.insert(slice.service.clone());
+                *before = slice;
+            }
+            return;
         }
+        self.remove_slice(&slice.name);
         self.slices.insert(slice.name.clone(), slice.service.clone());
-        let known = self.services.entry(slice.service.clone()).or_default();
-        if known.slices.get(&slice.name) != Some(&slice) {
-            self.changed.insert(slice.service.clone());
-            known.slices.insert(slice.name.clone(), slice);
-        }
+        self.changed.insert(slice.service.clone());
+        self.services.entry(slice.service.clone()).or_default().slices.insert(slice.name.clone(), slice);
     }
 
     /// Takes a slice out.
@@ -248,25 +252,18 @@ impl Control {
         let twins =
             self.problems.iter().filter(|(_, all)| all.iter().any(|p| matches!(p, CompileError::SameId { .. })));
         self.changed.extend(twins.map(|(service, _)| service.clone()));
-        // Who claims what comes first, as a claim won or lost changes other services too.
-        let mut resolved = BTreeMap::new();
-        for name in self.changed.clone() {
-            if let Some(ports) = self.claim(&name) {
-                resolved.insert(name, ports);
-            }
-        }
-        while let Some(name) = self.changed.first().cloned() {
-            let ports = resolved.remove(&name).unwrap_or_else(|| self.resolve(&name));
+        // A claim won or lost changes others: they come after, again if they were here before.
+        while let Some(name) = self.changed.pop_first() {
+            let ports = self.claim(&name);
             self.recompile(&name, ports);
-            self.changed.remove(&name);
         }
         Ok(())
     }
 
     /// Brings a service's claims up to date. Whoever wins or loses a frontend by it is changed too. What the service comes to
     /// is handed back.
-    fn claim(&mut self, name: &Label) -> Option<Vec<Resolved>> {
-        let known = self.services.get_mut(name)?;
+    fn claim(&mut self, name: &Label) -> Vec<Resolved> {
+        let Some(known) = self.services.get_mut(name) else { return Vec::new() };
         let resolved = known.resolve(&self.node);
         let claimed = resolved.iter().flat_map(claims).collect();
         let before = core::mem::replace(&mut known.claimed, claimed);
@@ -284,7 +281,7 @@ impl Control {
             self.changed.extend(claims.first().map(|(service, ..)| service.clone()));
             claims.insert(claim.clone());
         }
-        Some(resolved)
+        resolved
     }
 
     fn recompile(&mut self, name: &Label, ports: Vec<Resolved>) {
@@ -294,11 +291,12 @@ impl Control {
             let has = |vip: &&Vip| self.claims.get(&frontend(vip)).and_then(BTreeSet::first) == Some(&own);
             let vips: Vec<Vip> = resolved.vips.iter().filter(has).copied().collect();
             let primary = self.node.primary(resolved.family);
-            let (id, label) = (compile::id(&resolved), Label::from(resolved.label()));
+            let label = Label::from(resolved.label());
+            let id = compile::id(&label, resolved.family);
             let twin = self.segments.get(&id).filter(|other| other.label != label);
             let bytes = match twin {
                 Some(other) => Err(CompileError::SameId { labels: (other.label.clone(), label.clone()) }),
-                None => compile::segment(&resolved, &vips, &self.node.proxy, primary),
+                None => compile::segment(&resolved, (&label, id), &vips, &self.node.proxy, primary),
             };
             match bytes {
                 Ok(bytes) => compiled.push((id, Compiled { bytes: bytes.into(), label })),
@@ -322,21 +320,14 @@ impl Control {
 
     /// Puts a section in the place of the one of this id, or takes that away.
     fn replace(&mut self, id: u64, section: Option<Compiled>) {
-        let before = self.section_exists(id).then(|| fingerprint(id, self.section(id)));
-        self.fingerprint = self.fingerprint.wrapping_sub(before.unwrap_or(0));
-        match section {
-            Some(section) => {
-                self.fingerprint = self.fingerprint.wrapping_add(fingerprint(id, &section.bytes));
-                if id == 0 {
-                    self.node_section = section.bytes;
-                } else {
-                    self.segments.insert(id, section);
-                }
-            }
-            None => {
-                self.segments.remove(&id);
-            }
-        }
+        let print = |bytes: &[u8]| Some(fingerprint(id, bytes)).filter(|_| !bytes.is_empty());
+        let now = section.as_ref().and_then(|section| print(&section.bytes));
+        let before = match section {
+            Some(section) if id == 0 => print(&core::mem::replace(&mut self.node_section, section.bytes)),
+            Some(section) => self.segments.insert(id, section).and_then(|before| print(&before.bytes)),
+            None => self.segments.remove(&id).and_then(|before| print(&before.bytes)),
+        };
+        self.fingerprint = self.fingerprint.wrapping_sub(before.unwrap_or(0)).wrapping_add(now.unwrap_or(0));
         self.pending.entry(id).or_insert(before);
     }
 }

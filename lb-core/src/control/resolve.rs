@@ -1,6 +1,5 @@
 //! From one Service and its endpoints to what may serve each of its ports (SEMANTICS §3-5): pure.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -50,8 +49,8 @@ impl Resolved {
             Protocol::UDP => "UDP",
             _ => "SCTP",
         };
-        let (service, port) = (&self.service, &self.port.name);
-        if port.is_empty() { format!("{service}/{protocol}") } else { format!("{service}:{port}/{protocol}") }
+        let (service, port) = (&*self.service, &*self.port.name);
+        if port.is_empty() { [service, "/", protocol].concat() } else { [service, ":", port, "/", protocol].concat() }
     }
 
     /// The endpoints in a pool; `None` if the pool is not in use.
@@ -175,6 +174,7 @@ fn candidates<'s>(
     for slice in slices {
         let ports = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
         for slice_port in ports {
+            candidates.reserve(slice.endpoints.len());
             for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.family() == family) {
                 candidates.push(Candidate {
                     address: endpoint.address,

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::clock::Ticks;
-use super::{Direction, State};
+use super::{Direction, Signal, State};
 use crate::prefetch::prefetch;
 use crate::time::Instant;
 use crate::tuple::packed::{LABEL, Packed};
@@ -61,8 +61,9 @@ impl Flags {
     /// The client's packets go to the backend as they are.
     pub(crate) const DIRECT: Self = Self(4);
 
-    pub(crate) const fn has(self, flag: Self) -> bool {
-        self.0 & flag.0 != 0
+    /// Whether any of those is set.
+    pub(crate) const fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 != 0
     }
 
     #[must_use]
@@ -94,6 +95,18 @@ impl Entry {
     #[inline(always)]
     pub(crate) fn state(&self) -> Option<State> {
         State::from_u8((self.label >> STATE_FROM & 15) as u8)
+    }
+
+    /// Where it stands after this packet; `None` if it is free, or if the packet ends it.
+    #[inline(always)]
+    pub(crate) fn next(&self, signal: Signal, direction: Direction) -> Option<State> {
+        State::next_of((self.label >> STATE_FROM & 15) as u8, signal, direction)
+    }
+
+    /// Whether it stands there.
+    #[inline(always)]
+    pub(crate) fn is_in(&self, state: State) -> bool {
+        self.label >> STATE_FROM & 15 == state as u32
     }
 
     pub(super) fn set_state(&mut self, state: State) {

@@ -24,7 +24,7 @@ pub(super) struct Bucket {
     reserved: [u64; 2],
 }
 
-/// Which ways of a bucket have something: the lowest bit of a byte for each.
+/// Which ways of a bucket have something: the highest bit of a byte for each.
 #[derive(Clone, Copy)]
 struct Ways(u64);
 
@@ -82,9 +82,9 @@ impl<'m> Index<'m> {
 
     #[inline(always)]
     pub(super) fn place(&self, hash: u64) -> Place {
-        // Multiply-shift maps 32 hash bits onto any number of buckets.
+        // Multiply-shift maps 32 hash bits onto any number of buckets. The tag has eight of them, and eight below.
         let bucket = ((hash >> 32) * self.buckets.len() as u64) >> 32;
-        Place { bucket: bucket as u32, tag: hash as u16 | 1 }
+        Place { bucket: bucket as u32, tag: (hash >> 24) as u16 | 1 }
     }
 
     /// The other bucket of a key: its own inverse for a given tag.
@@ -225,16 +225,16 @@ impl<'m> Index<'m> {
 }
 
 impl Bucket {
-    /// The ways that have this tag, all eight compared at once.
+    /// The ways that have this tag, all eight compared at once. The first has it; one behind may have the next tag.
     #[inline(always)]
     fn equal(&self, tag: u16) -> Ways {
         const ONES: u64 = 0x0001_0001_0001_0001;
-        const LOW: u64 = 0x7fff * ONES;
+        const HIGHEST: u64 = 0x8000 * ONES;
         let tag = u64::from(tag) * ONES;
-        // The highest bit of each lane of 16 that is 0 (Warren, "Hacker's Delight", §6-1).
-        let zero = |word: u64| !((word & LOW).wrapping_add(LOW) | word | LOW);
+        // The highest bit of the lowest lane of 16 that is 0, and of none below (Warren, "Hacker's Delight", §6-1).
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
         let [one, other] = self.tags;
-        Ways(zero(one ^ tag) >> 15 | zero(other ^ tag) >> 7)
+        Ways((zero(one ^ tag) & HIGHEST) >> 8 | zero(other ^ tag) & HIGHEST)
     }
 
     fn tag(&self, way: usize) -> u16 {
@@ -298,14 +298,14 @@ mod tests {
         }
     }
 
-    /// These seeds, one in some thousand tables of this size, lead to a key both of whose buckets are full,
-    /// as are the other buckets of all sixteen keys in them.
+    /// These seeds, one in some thousand tables of this size that are 80 % full, lead to a key both of whose buckets are full,
+    /// as are the other buckets of all sixteen keys in them. At 60 % none of the first 40,000 seeds does.
     #[test]
     fn a_key_whose_whole_neighbourhood_is_full_still_finds_a_way() {
         const KEYS: usize = 8000;
         // Under Miri one is enough: what it looks for is in none of the others that is not in this.
-        for seed in [2375, 2650, 5001, 5814, 6613].into_iter().take(if cfg!(miri) { 1 } else { 5 }) {
-            let mut memory = vec![Block::ZERO; buckets(KEYS)];
+        for seed in [2518, 3603, 4783, 7945, 8018].into_iter().take(if cfg!(miri) { 1 } else { 5 }) {
+            let mut memory = vec![Block::ZERO; buckets(KEYS * 6 / 8)];
             let mut index = Index::new(&mut memory);
             let mut rng = Rng::new(seed);
             let hashes: std::vec::Vec<u64> = (0..KEYS).map(|_| rng.next()).collect();

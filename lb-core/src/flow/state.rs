@@ -114,23 +114,32 @@ impl State {
     /// The state after this packet.
     #[inline(always)]
     pub(crate) fn next(self, signal: Signal, direction: Direction) -> Self {
+        Self::next_of(self as u8, signal, direction).unwrap_or(self)
+    }
+
+    /// The state that a packet leads to from the state of this number; `None` if there is no such state, or the packet ends the flow.
+    #[inline(always)]
+    pub(crate) fn next_of(number: u8, signal: Signal, direction: Direction) -> Option<Self> {
         /// By state, signal and direction: read for every packet. Numbers go up to 15, so that no row is of odd length.
         #[allow(clippy::indexing_slicing, reason = "the compiler computes it: past the end it would not build")]
-        const NEXT: [[[State; 2]; 16]; 16] = {
-            let mut table = [[[State::Close; 2]; 16]; 16];
+        const NEXT: [[[Option<State>; 2]; 16]; 16] = {
+            let mut table = [[[None; 2]; 16]; 16];
             let mut cell = 0;
             while cell < 16 * Signal::ALL.len() {
                 let (state, signal) = (cell % 16, Signal::ALL[cell / 16]);
                 if let Some(before) = State::from_u8(state as u8) {
-                    let ways = [before.after(signal, Direction::Original), before.after(signal, Direction::Reply)];
-                    table[state][cell / 16] = ways;
+                    let [to, back] = &mut table[state][cell / 16];
+                    if !before.ends_with(signal, Direction::Original) {
+                        *to = Some(before.after(signal, Direction::Original));
+                    }
+                    *back = Some(before.after(signal, Direction::Reply));
                 }
                 cell += 1;
             }
             table
         };
-        let ways = NEXT.get(self as usize).and_then(|signals| signals.get(signal as usize));
-        ways.and_then(|ways| ways.get(direction as usize)).copied().unwrap_or(self)
+        let ways = NEXT.get(usize::from(number))?.get(signal as usize)?;
+        *ways.get(direction as usize)?
     }
 
     const fn after(self, signal: Signal, direction: Direction) -> Self {
@@ -161,8 +170,8 @@ impl State {
     /// Whether a packet ends a flow in this state: a client's SYN that opens a new connection over an old one's
     /// ports, which then is a new flow and chooses its backend afresh.
     #[inline(always)]
-    pub(crate) fn ends_with(self, signal: Signal, direction: Direction) -> bool {
-        self.is_over() && signal == Signal::Syn && direction == Direction::Original
+    pub(crate) const fn ends_with(self, signal: Signal, direction: Direction) -> bool {
+        self.is_over() && matches!((signal, direction), (Signal::Syn, Direction::Original))
     }
 
     const fn is_over(self) -> bool {

@@ -178,9 +178,9 @@ impl<'m> FlowTable<'m> {
 
     /// The entry of this name if the tuple's flow has it, and the tuple that its packets leave with.
     #[inline(always)]
-    pub(crate) fn known(&mut self, name: Name, tuple: &Packed) -> Option<(&mut Entry, Packed)> {
+    pub(crate) fn known(&mut self, family: Family, name: Name, tuple: &Packed) -> Option<(&mut Entry, Packed)> {
         let (direction, other) = (name.direction(), name.direction().other());
-        match tuple.family {
+        match family {
             Family::V4 => {
                 let entry = self.v4.get_mut(name.flow() as usize)?;
                 let to = entry.tuple(other).reversed();

@@ -94,7 +94,9 @@ impl Change {
     /// As [`Delta::update`].
     #[inline(always)]
     pub(super) const fn update(self, checksum: [u8; 2]) -> [u8; 2] {
-        (!self.added(!u16::from_le_bytes(checksum))).to_le_bytes()
+        // What is added to a sum is taken from its complement, carry and all.
+        let (difference, borrow) = u16::from_le_bytes(checksum).overflowing_sub(self.0);
+        difference.wrapping_sub(borrow as u16).to_le_bytes()
     }
 
     /// As [`Delta::update_udp`].

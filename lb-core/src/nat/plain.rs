@@ -1,7 +1,5 @@
 //! Replacing the tuple of a plain packet, by differences that its flow keeps.
 
-use core::mem::offset_of;
-
 use bytemuck::{Pod, must_cast};
 
 use super::Checksum;
@@ -32,12 +30,13 @@ pub(crate) fn changes(from: &Packed, to: &Packed) -> [Change; 2] {
 pub(crate) fn rewrite_plain(
     data: &mut [u8],
     plain: &Plain,
+    family: Family,
     to: &Packed,
     [addresses, all]: [Change; 2],
     checksum: Checksum,
 ) -> Option<()> {
     let packet = data.get_mut(usize::from(plain.network)..)?;
-    let transport = match to.family {
+    let transport = match family {
         Family::V4 => {
             let (header, transport) = split::<ipv4::Header>(packet)?;
             [header.source, header.destination] = must_cast(to.addresses[0].to_le_bytes());
@@ -50,17 +49,17 @@ pub(crate) fn rewrite_plain(
             transport
         }
     };
-    let (ports, rest) = transport.split_first_chunk_mut()?;
-    *ports = to.ports().to_le_bytes();
-    if plain.tcp.is_some() {
-        let field = field(rest, offset_of!(tcp::Header, checksum))?;
+    if plain.tcp {
+        let (tcp::Header { source_port, destination_port, checksum: field, .. }, _) = split(transport)?;
+        [*source_port, *destination_port] = must_cast(to.ports().to_le_bytes());
         match checksum {
             Checksum::Complete => *field = all.update(*field),
             Checksum::Partial => *field = addresses.update_partial(*field),
             Checksum::Absent => {}
         }
     } else {
-        let field = field(rest, offset_of!(udp::Header, checksum))?;
+        let (udp::Header { source_port, destination_port, checksum: field, .. }, _) = split(transport)?;
+        [*source_port, *destination_port] = must_cast(to.ports().to_le_bytes());
         match checksum {
             Checksum::Complete => *field = all.update_udp(*field),
             Checksum::Partial => *field = addresses.update_partial(*field),
@@ -75,12 +74,6 @@ pub(crate) fn rewrite_plain(
 fn split<H: Pod>(data: &mut [u8]) -> Option<(&mut H, &mut [u8])> {
     let (header, rest) = data.split_at_mut_checked(size_of::<H>())?;
     Some((bytemuck::try_from_bytes_mut(header).ok()?, rest))
-}
-
-/// The checksum at this offset of a header whose ports are split off.
-#[inline(always)]
-fn field(rest: &mut [u8], at: usize) -> Option<&mut [u8; 2]> {
-    rest.get_mut(at - size_of::<[u16; 2]>()..)?.first_chunk_mut()
 }
 
 #[cfg(test)]
@@ -145,7 +138,15 @@ mod tests {
                                 let headers = wire::parse(&one, Link::Ip).unwrap().unwrap();
                                 rewrite(&mut one, &headers, &to, checksum).unwrap();
                                 let plain = wire::plain::read(&other, Link::Ip, 0).unwrap();
-                                rewrite_plain(&mut other, &plain, &(&to).into(), changes, checksum).unwrap();
+                                rewrite_plain(
+                                    &mut other,
+                                    &plain,
+                                    from.source.family(),
+                                    &(&to).into(),
+                                    changes,
+                                    checksum,
+                                )
+                                .unwrap();
                                 assert_eq!(one, other, "{from} becomes {to}: {checksum:?} {field:x?}");
                             }
                         }

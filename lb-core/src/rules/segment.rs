@@ -333,30 +333,27 @@ impl<'r> Segment<'r> {
         let lists = self.lists();
         let whole = self.bytes.len() == lists.end && self.u32(0) == lists.end;
         let family = self.head[7];
-        let ours = |address: Address| address.is_v4() == (family == 4);
-        let members = |pool| (0..self.pool_size(pool)).all(|i| self.member(pool, i).is_some());
-        let number = |pool, i| self.member(pool, i).map(|backend| (backend.address, backend.port));
-        let rising = |pool| (1..self.pool_size(pool)).all(|i| number(pool, i - 1) < number(pool, i));
-        let tables = |pool| (0..self.maglev_size(pool)).all(|slot| self.maglev(pool, slot).is_some());
+        let ours = |address: Address, port| address.is_v4() == (family == 4) && port != 0;
+        let backends = || (0..self.backends()).map(|i| self.backend(i).map(|backend| (backend.address, backend.port)));
+        let numbers = |at, count| self.bytes.get(at..).and_then(|rest| rest.as_chunks().0.get(..count));
+        let known = |number: &[u8; 2]| usize::from(u16::from_le_bytes(*number)) < self.backends();
+        // Backends rise, and so do those whose numbers do.
+        let rising = |one: &[u8; 2], next: &[u8; 2]| u16::from_le_bytes(*one) < u16::from_le_bytes(*next);
+        let is_pool = |numbers: &[[u8; 2]]| numbers.iter().all(known) && numbers.is_sorted_by(rising);
+        let is_table = |numbers: &[[u8; 2]]| numbers.iter().all(known);
         whole
             && self.id() != 0
             && self.protocol().has_ports()
             && matches!(family, 4 | 6)
             && Scheduler::from_u8(self.head[20]).is_some()
-            && self.vips().count() == self.u16(22)
-            && self.vips().all(|vip| ours(vip.address) && vip.port != 0)
-            && self.vips().zip(self.vips().skip(1)).all(|(one, next)| one < next)
-            && (0..self.backends()).all(|i| self.backend(i).is_some_and(|b| ours(b.address) && b.port != 0))
-            && (1..self.backends()).all(|i| match (self.backend(i - 1), self.backend(i)) {
-                (Some(one), Some(next)) => (one.address, one.port) < (next.address, next.port),
-                _ => false,
-            })
-            && members(Pool::Cluster)
-            && members(Pool::Local)
-            && rising(Pool::Cluster)
-            && rising(Pool::Local)
-            && tables(Pool::Cluster)
-            && tables(Pool::Local)
+            && self.vips().filter(|vip| ours(vip.address, vip.port)).count() == self.u16(22)
+            && self.vips().is_sorted_by(|one, next| one < next)
+            && backends().all(|backend| backend.is_some_and(|(address, port)| ours(address, port)))
+            && backends().is_sorted_by(|one, next| one < next)
+            && numbers(lists.cluster, self.pool_size(Pool::Cluster)).is_some_and(is_pool)
+            && numbers(lists.local, self.pool_size(Pool::Local)).is_some_and(is_pool)
+            && numbers(lists.maglev_cluster, self.u32(32)).is_some_and(is_table)
+            && numbers(lists.maglev_local, self.u32(36)).is_some_and(is_table)
             && self.ranges().count() == self.u16(30)
     }
 }

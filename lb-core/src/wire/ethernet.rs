@@ -39,19 +39,18 @@ const MAX_TAGS: usize = 2;
 #[inline(always)]
 pub(super) fn read(data: &[u8]) -> Result<Option<(Family, usize)>, Malformed> {
     let header: &Header = view(data, 0).ok_or(Malformed::Truncated)?;
-    let mut ether_type = u16::from_be_bytes(header.ether_type);
-    let mut at = size_of::<Header>();
-    for _ in 0..MAX_TAGS {
-        if !matches!(ether_type, CUSTOMER_TAG | SERVICE_TAG | OLD_SERVICE_TAG) {
-            break;
+    let (mut ether_type, mut at) = (u16::from_be_bytes(header.ether_type), size_of::<Header>());
+    for _ in 0..=MAX_TAGS {
+        match ether_type {
+            IPV4 => return Ok(Some((Family::V4, at))),
+            IPV6 => return Ok(Some((Family::V6, at))),
+            CUSTOMER_TAG | SERVICE_TAG | OLD_SERVICE_TAG => {
+                let tag: &Tag = view(data, at).ok_or(Malformed::Truncated)?;
+                ether_type = u16::from_be_bytes(tag.ether_type);
+                at += size_of::<Tag>();
+            }
+            _ => break,
         }
-        let tag: &Tag = view(data, at).ok_or(Malformed::Truncated)?;
-        ether_type = u16::from_be_bytes(tag.ether_type);
-        at += size_of::<Tag>();
     }
-    Ok(match ether_type {
-        IPV4 => Some((Family::V4, at)),
-        IPV6 => Some((Family::V6, at)),
-        _ => None,
-    })
+    Ok(None)
 }

@@ -16,15 +16,22 @@ pub(crate) struct Plain {
     pub(crate) tuple: Packed,
     /// Where the IP header begins. The transport header follows it, at its fixed length.
     pub(crate) network: u16,
-    /// Of TCP its flags, `None` of UDP.
-    pub(crate) tcp: Option<TcpFlags>,
+    /// Whether it is of TCP, and not of UDP.
+    pub(crate) tcp: bool,
+    /// Of TCP its flags, of UDP none.
+    pub(crate) flags: TcpFlags,
 }
 
 /// Reads a plain packet; `None` if it is not one.
-///
-/// Each family makes the whole of the result: addresses handed from here to there would be copied.
 #[inline(always)]
 pub(crate) fn read(data: &[u8], link: Link, zone: u16) -> Option<Plain> {
+    read_and(data, link, zone, |plain| plain)
+}
+
+/// Reads a plain packet, and what is `then` to be done with it is done for each family by itself: where families meet, all
+/// that one does without must be made up.
+#[inline(always)]
+pub(crate) fn read_and<T>(data: &[u8], link: Link, zone: u16, then: impl FnOnce(Plain) -> T) -> Option<T> {
     let (family, network) = match link {
         Link::Ethernet => ethernet::read(data).ok()??,
         Link::Ip => match data.first()? >> 4 {
@@ -39,14 +46,14 @@ pub(crate) fn read(data: &[u8], link: Link, zone: u16) -> Option<Plain> {
             let (header, payload) = split::<ipv4::Header>(packet)?;
             let whole = u16::from_be_bytes(header.fragment) & ipv4::FRAGMENT == 0;
             (whole && header.version_length == ipv4::PLAIN).then_some(())?;
-            let length = match u16::from_be_bytes(header.total_length) {
-                0 => payload.len(),
-                total => usize::from(total).checked_sub(size_of::<ipv4::Header>())?,
+            let total = match u16::from_be_bytes(header.total_length) {
+                0 => packet.len(),
+                total => usize::from(total),
             };
             let addresses = [u64::from_le_bytes(must_cast([header.source, header.destination])), 0, 0, 0];
-            let (ports, tcp) = transport(header.protocol, payload, length)?;
+            let (ports, tcp, flags) = transport(header.protocol, payload, size_of_val(header), total)?;
             let tuple = Packed::new(family, addresses, ports, label(header.protocol, zone));
-            Some(Plain { tuple, network: network as u16, tcp })
+            Some(then(Plain { tuple, network: network as u16, tcp, flags }))
         }
         Family::V6 => {
             let (header, payload) = split::<ipv6::Header>(packet)?;
@@ -59,31 +66,31 @@ pub(crate) fn read(data: &[u8], link: Link, zone: u16) -> Option<Plain> {
                 0 => payload.len(),
                 length => usize::from(length),
             };
-            let (ports, tcp) = transport(header.next, payload, length)?;
+            let (ports, tcp, flags) = transport(header.next, payload, 0, length)?;
             let tuple = Packed::new(family, addresses, ports, label(header.next, zone));
-            Some(Plain { tuple, network: network as u16, tcp })
+            Some(then(Plain { tuple, network: network as u16, tcp, flags }))
         }
     }
 }
 
-/// Ports, and of TCP the flags, of a payload that is this long by the IP header.
+/// Ports, whether it is of TCP, and its flags, of a payload that with what is `before` it is this long by the IP header.
 #[inline(always)]
-fn transport(protocol: u8, payload: &[u8], length: usize) -> Option<(u32, Option<TcpFlags>)> {
+fn transport(protocol: u8, payload: &[u8], before: usize, length: usize) -> Option<(u32, bool, TcpFlags)> {
     match Protocol(protocol) {
         Protocol::TCP => {
             let (header, _) = split::<tcp::Header>(payload)?;
             let own = usize::from(header.data_offset >> 4) * 4;
-            (own >= size_of::<tcp::Header>() && own <= length).then_some(())?;
+            (own >= size_of_val(header) && before + own <= length).then_some(())?;
             let ports = u32::from_le_bytes(must_cast([header.source_port, header.destination_port]));
-            Some((ports, Some(TcpFlags(header.flags))))
+            Some((ports, true, TcpFlags(header.flags)))
         }
         Protocol::UDP => {
             let (header, _) = split::<udp::Header>(payload)?;
             let own = usize::from(u16::from_be_bytes(header.length));
-            let fits = own == 0 || own >= size_of::<udp::Header>() && own <= length;
-            (fits && length >= size_of::<udp::Header>()).then_some(())?;
+            let fits = own == 0 || own >= size_of_val(header) && before + own <= length;
+            (fits && before + size_of_val(header) <= length).then_some(())?;
             let ports = u32::from_le_bytes(must_cast([header.source_port, header.destination_port]));
-            Some((ports, None))
+            Some((ports, false, TcpFlags::default()))
         }
         _ => None,
     }

@@ -322,7 +322,7 @@ fn what_is_read_as_plain_is_read_alike_by_parse() {
             assert_eq!((headers.network, headers.fragment), (read.network, None));
             let length = if read.tuple.family == Family::V4 { 20 } else { 40 };
             assert_eq!(headers.transport, read.network + length);
-            let content = read.tcp.map_or(Content::Udp, Content::Tcp);
+            let content = if read.tcp { Content::Tcp(read.flags) } else { Content::Udp };
             assert_eq!(headers.content, content);
         }
     };

@@ -167,6 +167,8 @@ impl Origin for Watch {
 impl LogFormat {
     fn begin(self) {
         let log = tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(std::io::stderr).with_target(false);
+        // Standard error may be a file on a full disk: to say so there would panic.
+        let log = log.log_internal_errors(false);
         // Only whoever set up logging before us can be in the way, and then has it.
         let _ = match self {
             Self::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),

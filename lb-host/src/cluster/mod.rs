@@ -77,7 +77,7 @@ pub use engine::{Change, EngineError};
 pub use link::Link;
 pub use machine::MachineId;
 pub use passage::Passage;
-pub use router::Birth;
+pub use router::Judgement;
 
 /// The cables of a box, and how quick its nodes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -416,10 +416,10 @@ impl Cluster {
         self.routers.get(&Station::Machine(node)).map(|router| router.judged)
     }
 
-    /// The flows that began at a node since it was last asked; the first time it begins to take note.
-    pub fn births(&mut self, node: MachineId) -> Vec<Birth> {
+    /// The packets that a node's engine judged since this was last asked; the first time it begins to take note.
+    pub fn judgements(&mut self, node: MachineId) -> Vec<Judgement> {
         let router = self.routers.get_mut(&Station::Machine(node));
-        router.and_then(|router| router.births.replace(Vec::new())).unwrap_or_default()
+        router.and_then(|router| router.judgements.replace(Vec::new())).unwrap_or_default()
     }
 
     /// A node's proxy; `None` if it is in no userspace mode.

@@ -29,22 +29,34 @@ pub(super) struct Router {
     pub(super) expiry: Option<Instant>,
     /// Packets that its engine was asked about.
     pub(super) judged: u64,
-    /// Flows that have begun since somebody wants to know.
-    pub(super) births: Option<Vec<Birth>>,
+    /// What its engine did since somebody wants to know.
+    pub(super) judgements: Option<Vec<Judgement>>,
 }
 
-/// A flow at its first packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Birth {
+/// A packet that an engine judged.
+#[derive(Clone, Debug)]
+pub struct Judgement {
     /// When.
     pub time: Instant,
-    /// Whom it was from, to and what was made of it.
-    pub flow: Flow,
+    /// From where.
+    pub origin: Origin,
+    /// From its IP header on, as it came.
+    pub came: Vec<u8>,
+    /// As the engine left it.
+    pub left: Vec<u8>,
+    /// What was said of it.
+    pub verdict: Verdict,
+    /// The flow that it was forwarded by.
+    pub flow: Option<Flow>,
+    /// Whether that began with it.
+    pub begun: bool,
+    /// What its sender was answered if it was rejected.
+    pub answer: Option<Vec<u8>>,
 }
 
 impl Router {
     pub(super) const fn new(engine: Engine) -> Self {
-        Self { engine, held: VecDeque::new(), interface: None, expiry: None, judged: 0, births: None }
+        Self { engine, held: VecDeque::new(), interface: None, expiry: None, judged: 0, judgements: None }
     }
 
     pub(super) fn owns(&self, address: Address) -> bool {
@@ -73,15 +85,18 @@ impl Router {
         let mut out = Vec::new();
         let mut work = VecDeque::from([(origin, packet)]);
         while let Some((origin, mut packet)) = work.pop_front() {
-            let before = trace.is_some().then(|| packet.clone());
-            let known = self.births.is_some().then(|| self.engine.with(|balancer| balancer.counters().flows_created));
+            let before = (trace.is_some() || self.judgements.is_some()).then(|| packet.clone());
+            let known = self.engine.with(|balancer| balancer.counters().flows_created);
             let (verdict, releases) = self.engine.process(now, origin, &mut packet);
             self.judged += 1;
-            if let (Some(births), Some(known), Verdict::Forward { flow, .. }) = (&mut self.births, known, verdict) {
-                let born = self
-                    .engine
-                    .with(|balancer| balancer.flow(flow).filter(|_| balancer.counters().flows_created > known));
-                births.extend(born.map(|flow| Birth { time: now, flow }));
+            if let (Some(judgements), Some(came)) = (&mut self.judgements, &before) {
+                let flow = match verdict {
+                    Verdict::Forward { flow, .. } => self.engine.with(|balancer| balancer.flow(flow)),
+                    _ => None,
+                };
+                let begun = self.engine.with(|balancer| balancer.counters().flows_created > known);
+                let (came, left) = (came.clone(), packet.clone());
+                judgements.push(Judgement { time: now, origin, came, left, verdict, flow, begun, answer: None });
             }
             if let (Some(trace), Some(before), Some(interface)) = (trace.as_mut(), before, self.interface.as_mut()) {
                 let leaves = matches!(verdict, Verdict::Pass | Verdict::Accept | Verdict::Forward { .. });
@@ -105,6 +120,9 @@ impl Router {
                 Verdict::Drop(_) | Verdict::Elsewhere(_) => {}
                 Verdict::Reject(reason) => {
                     if let Some(reply) = self.engine.reply(now, &mut packet, reason) {
+                        if let Some(judgement) = self.judgements.as_mut().and_then(|judgements| judgements.last_mut()) {
+                            judgement.answer = Some(reply.clone());
+                        }
                         if let (Some(trace), Some(interface)) = (trace.as_mut(), self.interface.as_mut()) {
                             trace.outbound(now, interface, &reply, "reply to the packet before");
                         }

@@ -9,12 +9,14 @@ use super::link::{ETHERNET, engine_part};
 use super::{Device, Frame, Received};
 
 /// Reads packets as fast as they are asked for, whatever their time stamps; those of other links than Ethernet
-/// are passed over.
+/// are passed over. Once the output can't be written no more is, it gets no name, and [`finish`](Device::finish) says why.
 pub struct CaptureFile {
     input: Reader<'static>,
     output: Writer<Output>,
     /// The time of the last packet read, with which those that leave are written.
     time: Option<u64>,
+    /// Why the output is not whole. Other devices go on without it.
+    failed: Option<io::Error>,
 }
 
 impl CaptureFile {
@@ -24,7 +26,7 @@ impl CaptureFile {
     /// The one can't be read or the other not be written.
     pub fn open(input: &Path, output: &Path) -> io::Result<Self> {
         let input = open(input).map_err(|error| damaged(&error))?;
-        Ok(Self { input, output: Writer::new(Output::create(output)?)?, time: None })
+        Ok(Self { input, output: Writer::new(Output::create(output)?)?, time: None, failed: None })
     }
 }
 
@@ -49,14 +51,16 @@ impl Device for CaptureFile {
     }
 
     fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
-        for frame in frames {
+        for (sent, frame) in frames.iter().enumerate() {
             let data = frame.data();
             let original_length = data.len() as u32;
-            self.output.write(
-                Side::Egress,
-                &Record { time: self.time, link_type: ETHERNET, original_length, data },
-                "",
-            )?;
+            let record = Record { time: self.time, link_type: ETHERNET, original_length, data };
+            if self.failed.is_none() {
+                self.failed = self.output.write(Side::Egress, &record, "").err();
+            }
+            if self.failed.is_some() {
+                return Ok(frames.len() - sent);
+            }
         }
         Ok(0)
     }
@@ -66,6 +70,7 @@ impl Device for CaptureFile {
     }
 
     fn finish(self: Box<Self>) -> io::Result<()> {
+        self.failed.map_or(Ok(()), Err)?;
         self.output.finish()?.publish()
     }
 }

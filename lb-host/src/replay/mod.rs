@@ -13,10 +13,10 @@ pub(crate) mod story;
 mod summary;
 mod sums;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 
-use lb_core::{Balancer, Datagram, Direction, Instant, Meta, Origin, Packet, Tuple, Verdict};
+use lb_core::{Address, Balancer, Datagram, Direction, Flow, Instant, Meta, Origin, Packet, Tuple, Verdict};
 
 use crate::device::capture::{ReadError, Reader, Record, Side, Writer};
 use crate::device::link::engine_part;
@@ -87,6 +87,7 @@ pub fn run<M: AsRef<[u8]>>(
         writes: !options.summary_only,
         clock: Clock::default(),
         settled: [0; Verdict::CODES],
+        opened: HashMap::new(),
         held: VecDeque::new(),
         waiting: VecDeque::new(),
         work: Vec::new(),
@@ -126,6 +127,9 @@ struct Kept {
     captured: Option<Vec<u8>>,
 }
 
+/// An address and a port.
+type Socket = (Address, u16);
+
 struct Replay<'a, 'o, 'm, M, W: Write> {
     balancer: &'a mut Balancer<'m, M>,
     writer: Writer<W>,
@@ -137,6 +141,8 @@ struct Replay<'a, 'o, 'm, M, W: Write> {
     clock: Clock,
     /// Packets by the code of the verdict that was their last.
     settled: [u64; Verdict::CODES],
+    /// Flows begun, by all that their path hangs on: one of each, and how many.
+    opened: HashMap<(u32, Socket, Socket), (Flow, u64)>,
     /// Fragments that the engine asked to hold.
     held: VecDeque<(Datagram, Kept)>,
     /// Fragments that may be of replies.
@@ -223,10 +229,12 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
         };
         let mut packet =
             Packet::new(&mut self.work[strip..], Meta { link: link.unwrap_or_default(), ..Meta::default() });
+        let begun_before = self.balancer.counters().flows_created;
         let verdict = match link {
             Some(_) => self.balancer.process(now, &mut packet),
             None => Verdict::Pass,
         };
+        let begins = self.balancer.counters().flows_created != begun_before;
         let releases = packet.releases;
         let mut answered = None;
         if let Verdict::Reject(reason) = verdict {
@@ -237,7 +245,8 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
             answered = self.balancer.write_reply(now, &packet, reason, &mut self.reply[strip..]);
         }
         let flow = match verdict {
-            Verdict::Forward { flow, .. } => self.balancer.flow(flow),
+            // Most packets are told nothing of.
+            Verdict::Forward { flow, .. } if begins || self.writes || self.log.is_some() => self.balancer.flow(flow),
             _ => None,
         };
 
@@ -275,8 +284,10 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
             }
         }
 
-        if let Some(path) = flow.filter(|flow| flow.packets == [1, 0]).and_then(|flow| flow_path(rules, &flow)) {
-            *self.summary.paths.entry(path.to_string()).or_default() += 1;
+        if let Some(flow) = flow.filter(|_| begins) {
+            let Flow { slot, original, reply, .. } = flow;
+            let path = (slot, (original.destination, original.destination_port), (reply.source, reply.source_port));
+            self.opened.entry(path).or_insert((flow, 0)).1 += 1;
         }
         if let (Some(log), Some(flow)) = (&mut self.log, &flow)
             && let Verdict::Forward { flow: id, .. } = verdict
@@ -352,6 +363,11 @@ impl<M: AsRef<[u8]>, W: Write> Replay<'_, '_, '_, M, W> {
         }
         for (code, count) in self.settled.iter().enumerate().filter(|(_, count)| **count > 0) {
             self.summary.count(code as u8, *count);
+        }
+        for (flow, count) in self.opened.values() {
+            if let Some(path) = flow_path(self.balancer.rules(), flow) {
+                *self.summary.paths.entry(path.to_string()).or_default() += count;
+            }
         }
         self.writer.finish().map_err(Error::Write)?;
         end.map(|()| self.summary)

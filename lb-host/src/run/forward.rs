@@ -56,28 +56,25 @@ impl<'m> Forwarder<'m> {
 
     /// Judges frames and moves those that leave to the front, in their order; returns how many those are. What else is
     /// to be sent after them is [`extra`](Self::extra).
-    ///
-    /// # Errors
-    /// The log or the journal can't be written.
-    pub(super) fn forward(&mut self, now: Instant, frames: &mut [Frame]) -> io::Result<usize> {
+    pub(super) fn forward(&mut self, now: Instant, frames: &mut [Frame]) -> usize {
         self.extras = 0;
         let mut leaving = 0;
         for at in 0..frames.len() {
-            let (leaves, released) = self.judge(now, &mut frames[at])?;
+            let (leaves, released) = self.judge(now, &mut frames[at]);
             if leaves {
                 frames.swap(leaving, at);
                 leaving += 1;
             }
             if let Some(datagram) = released {
-                self.release(now, datagram)?;
+                self.release(now, datagram);
             }
         }
         // A flow is written down before its first packet leaves: whoever comes after us knows every flow that anybody saw.
         if let Some(journal) = self.journal.as_ref().filter(|_| self.noted) {
-            journal.lock().unwrap_or_else(PoisonError::into_inner).flush()?;
+            journal.lock().unwrap_or_else(PoisonError::into_inner).flush();
         }
         self.noted = false;
-        Ok(leaving)
+        leaving
     }
 
     /// What is to be sent besides, since the last call of [`forward`](Self::forward).
@@ -86,9 +83,9 @@ impl<'m> Forwarder<'m> {
     }
 
     /// Has the engine judge a frame. Says whether it leaves, and which held fragments may be judged again.
-    fn judge(&mut self, now: Instant, frame: &mut Frame) -> io::Result<(bool, Option<Datagram>)> {
+    fn judge(&mut self, now: Instant, frame: &mut Frame) -> (bool, Option<Datagram>) {
         if !is_returned(frame.data()) {
-            return Ok((false, None));
+            return (false, None);
         }
         let meta = Meta { checksum: frame.checksum(), ..Meta::default() };
         let before = self.balancer.counters().flows_created;
@@ -96,12 +93,12 @@ impl<'m> Forwarder<'m> {
         let verdict = self.balancer.process(now, &mut packet);
         let released = packet.releases;
         if self.balancer.counters().flows_created != before {
-            self.note(now, verdict)?;
+            self.note(now, verdict);
         }
         match verdict {
             Verdict::Pass | Verdict::Accept | Verdict::Forward { .. } => {
                 exchange(frame.data_mut());
-                return Ok((true, released));
+                return (true, released);
             }
             Verdict::Reject(reason) => {
                 if let Some(answer) = self.extra.get_mut(self.extras) {
@@ -121,45 +118,56 @@ impl<'m> Forwarder<'m> {
             Verdict::Elsewhere(core) => self.elsewhere.push((core, frame.with_head().to_vec())),
             Verdict::Drop(_) => {}
         }
-        Ok((false, released))
+        (false, released)
     }
 
     /// Writes down a flow that has just begun.
-    fn note(&mut self, now: Instant, verdict: Verdict) -> io::Result<()> {
-        let Verdict::Forward { flow: id, direction: Direction::Original } = verdict else { return Ok(()) };
-        let Some(flow) = self.balancer.flow(id) else { return Ok(()) };
+    fn note(&mut self, now: Instant, verdict: Verdict) {
+        let Verdict::Forward { flow: id, direction: Direction::Original } = verdict else { return };
+        let Some(flow) = self.balancer.flow(id) else { return };
         if let Some(journal) = &self.journal {
-            journal.lock().unwrap_or_else(PoisonError::into_inner).add(&flow)?;
+            journal.lock().unwrap_or_else(PoisonError::into_inner).add(&flow);
             self.noted = true;
         }
-        self.log.as_mut().map_or(Ok(()), |log| log.packet(None, Moment { origin: 0, now }, id, &flow))
+        if let Some(log) = &mut self.log {
+            log.packet(None, Moment { origin: 0, now }, id, &flow).unwrap_or_else(never_fails);
+        }
     }
 
     /// Judges the held fragments of a datagram again.
-    fn release(&mut self, now: Instant, datagram: Datagram) -> io::Result<()> {
+    fn release(&mut self, now: Instant, datagram: Datagram) {
         let (released, rest): (Vec<_>, Vec<_>) = self.held.drain(..).partition(|(of, _)| *of == datagram);
         self.held.extend(rest);
         let mut frame = Frame::new();
         for (_, bytes) in released {
             frame.room()[..bytes.len()].copy_from_slice(&bytes);
             frame.set_length(bytes.len());
-            if self.judge(now, &mut frame)?.0
+            if self.judge(now, &mut frame).0
                 && let Some(extra) = self.extra.get_mut(self.extras)
             {
                 extra.copy_from(&frame);
                 self.extras += 1;
             }
         }
-        Ok(())
     }
 
     /// Writes to the log what ended.
-    pub(super) fn log_ends(&mut self, now: Instant) -> io::Result<()> {
-        let Self { log: Some(log), balancer, .. } = self else { return Ok(()) };
-        log.ends(Moment { origin: 0, now }, |id| balancer.flow(id))?;
-        log.flush()
+    pub(super) fn log_ends(&mut self, now: Instant) {
+        let Self { log: Some(log), balancer, .. } = self else { return };
+        let ended = log.ends(Moment { origin: 0, now }, |id| balancer.flow(id));
+        ended.and_then(|()| log.flush()).unwrap_or_else(never_fails);
+    }
+
+    /// Writes to the log what is still there when all ends.
+    pub(super) fn log_open(&mut self, now: Instant) {
+        let Self { log: Some(log), .. } = self else { return };
+        let open = log.open(Moment { origin: 0, now });
+        open.and_then(|()| log.flush()).unwrap_or_else(never_fails);
     }
 }
+
+/// [`Lines`] count what they can't write.
+fn never_fails(_: io::Error) {}
 
 /// Whether a frame is one that its sender wants to have back: IP, to one receiver. What is said to all is meant for
 /// others.

@@ -1,14 +1,13 @@
 //! The ports that a data plane answers on itself: metrics and health, and the health checks of load balancers.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use lb_core::Family;
-use tiny_http::{Header, Response, Server};
 use tracing::{error, info};
 
+use super::serve::{Answered, Served};
 use super::status::Status;
 use crate::clock::Clock;
 use crate::metrics::{self, Counts, Metrics};
@@ -22,19 +21,14 @@ pub(super) struct Answers {
     pub(super) counts: Arc<dyn Fn() -> Option<Counts> + Send + Sync>,
 }
 
-type Answered = (u16, Vec<(&'static str, String)>, String);
-
-/// Answers `/metrics`, `/healthz`, `/livez` and `/proxyMode` until the process ends. Returns the address it listens on.
+/// Answers `/metrics`, `/healthz`, `/livez` and `/proxyMode`. Returns the address it listens on, and what ends it.
 ///
 /// # Errors
 /// The address can't be listened on.
-pub(super) fn serve(address: SocketAddr, answers: Answers) -> anyhow::Result<SocketAddr> {
-    let server = listen(address)?;
-    let bound = server.server_addr().to_ip().unwrap_or(address);
-    std::thread::Builder::new().name("metrics".to_owned()).spawn(move || {
-        answer_all(&server, |path, _| answers.answer(path));
-    })?;
-    Ok(bound)
+pub(super) fn serve(address: SocketAddr, answers: Answers) -> anyhow::Result<(SocketAddr, Served)> {
+    let listener = listen(address)?;
+    let bound = listener.local_addr()?;
+    Ok((bound, Served::new(listener, "metrics".to_owned(), move |path, _| answers.answer(path))?))
 }
 
 impl Answers {
@@ -72,71 +66,43 @@ fn json() -> Vec<(&'static str, String)> {
 /// The servers on Services' health check ports (SEMANTICS §10.1).
 #[derive(Default)]
 pub(super) struct HealthPorts {
-    open: BTreeMap<u16, Arc<Server>>,
+    open: BTreeMap<u16, Served>,
 }
 
 impl HealthPorts {
     /// Answers on these ports and no others. One that can't be had is told, and tried again at the next change (§10.4).
     pub(super) fn update(&mut self, ports: &[u16], answers: &Answers) {
-        self.open.retain(|port, server| {
-            let stays = ports.contains(port);
-            if !stays {
-                server.unblock();
-            }
-            stays
-        });
+        self.open.retain(|port, _| ports.contains(port));
         for port in ports {
             if self.open.contains_key(port) {
                 continue;
             }
             match Self::open(*port, answers.clone()) {
-                Ok(server) => {
+                Ok(served) => {
                     info!(port, "answering health checks");
-                    self.open.insert(*port, server);
+                    self.open.insert(*port, served);
                 }
                 Err(error) => error!(port, "cannot answer health checks: {error:#}"),
             }
         }
     }
 
-    fn open(port: u16, answers: Answers) -> anyhow::Result<Arc<Server>> {
+    fn open(port: u16, answers: Answers) -> anyhow::Result<Served> {
         // One socket for both families, where the system has both.
         let everywhere: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
         let [both, v4] = everywhere.map(|address| SocketAddr::new(address, port));
-        let server = Arc::new(listen(both).or_else(|_| listen(v4))?);
-        let served = server.clone();
-        std::thread::Builder::new().name(format!("health-{port}")).spawn(move || {
-            answer_all(&served, |_, family| {
-                let answer = answers.status.checked(port, family, answers.clock.now());
-                match answer {
-                    Some(answer) => (answer.status, answer.headers().to_vec(), answer.body),
-                    None => (503, Vec::new(), String::new()),
-                }
-            });
-        })?;
-        Ok(server)
-    }
-}
-
-fn listen(address: SocketAddr) -> anyhow::Result<Server> {
-    Server::http(address).map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}"))
-}
-
-/// Answers requests until the server is unblocked.
-fn answer_all(server: &Server, answer: impl Fn(&str, Family) -> Answered) {
-    while let Ok(request) = server.recv() {
-        let family = match request.remote_addr().map(|address| address.ip().to_canonical()) {
-            Some(IpAddr::V6(_)) => Family::V6,
-            _ => Family::V4,
-        };
-        let (status, headers, body) = answer(request.url(), family);
-        let mut response = Response::from_string(body).with_status_code(status);
-        for (name, value) in headers {
-            if let Ok(header) = Header::from_bytes(name, value) {
-                response.add_header(header);
+        let listener = listen(both).or_else(|_| listen(v4))?;
+        let served = Served::new(listener, format!("health-{port}"), move |_, peer| {
+            let family = if peer.ip().to_canonical().is_ipv4() { Family::V4 } else { Family::V6 };
+            match answers.status.checked(port, family, answers.clock.now()) {
+                Some(answer) => (answer.status, answer.headers().to_vec(), answer.body),
+                None => (503, Vec::new(), String::new()),
             }
-        }
-        // Whoever asked may have gone.
-        let _: io::Result<()> = request.respond(response);
+        });
+        Ok(served?)
     }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}"))
 }

@@ -12,13 +12,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lb_core::flow::State;
-use lb_core::{Flow, Instant, Tuple};
+use lb_core::{Flow, Instant, Timeouts, Tuple};
 use serde::{Deserialize, Serialize};
 
+use super::unwritten::Unwritten;
 use crate::clock;
 use crate::device::capture::Output;
 use crate::dialled;
@@ -27,6 +28,7 @@ use crate::dialled;
 pub(super) struct Journal {
     path: PathBuf,
     out: BufWriter<File>,
+    unwritten: Unwritten,
 }
 
 /// A flow in words.
@@ -49,12 +51,12 @@ struct Line {
 #[derive(Debug, thiserror::Error)]
 pub enum FlowFileError {
     /// It can't be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     Io {
         /// Which one.
         path: String,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// A line is no flow.
     #[error("{path}:{line}: is no flow: {reason}; remove the line, or the file if it is not one of `lb run`'s")]
@@ -127,7 +129,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> FlowFileError {
     let path = path.display().to_string();
-    move |source| FlowFileError::Io { path: path.clone(), source }
+    move |error| FlowFileError::Io { path: path.clone(), error }
 }
 
 impl Journal {
@@ -135,26 +137,24 @@ impl Journal {
     ///
     /// # Errors
     /// It can't be written.
-    pub(super) fn open(path: &Path) -> Result<Self, FlowFileError> {
+    pub(super) fn open(path: &Path, unwritten: Unwritten) -> Result<Self, FlowFileError> {
         let journal = beside(path, ".journal");
         let file = File::create(&journal).map_err(failed(&journal))?;
-        Ok(Self { path: path.to_path_buf(), out: BufWriter::new(file) })
+        Ok(Self { path: path.to_path_buf(), out: BufWriter::new(file), unwritten })
     }
 
-    /// Adds a flow.
-    ///
-    /// # Errors
-    /// It can't be written.
-    pub(super) fn add(&mut self, flow: &Flow) -> io::Result<()> {
-        write(&mut self.out, flow)
+    /// Adds a flow. Where there is no room the next [`save`] has it, once there is.
+    pub(super) fn add(&mut self, flow: &Flow) {
+        let mut line = Vec::new();
+        // Whole or not at all, and what the file took half of goes on where that ends.
+        let added = write(&mut line, flow).and_then(|()| self.out.write_all(&line));
+        added.unwrap_or_else(|error| self.unwritten.add(1, &error));
     }
 
-    /// Hands the lines to the system, which keeps them whatever becomes of this process.
-    ///
-    /// # Errors
-    /// They can't be written.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+    /// Hands the lines to the system, which keeps them whatever becomes of this process. What it doesn't take now is tried again
+    /// with the next.
+    pub(super) fn flush(&mut self) {
+        let _ = self.out.flush();
     }
 
     /// Begins an empty journal: what is in this one is about to be in the file. While an old one is still there, which
@@ -169,7 +169,11 @@ impl Journal {
             return Ok(());
         }
         fs::rename(&journal, &old)?;
-        self.out = BufWriter::new(File::options().append(true).create(true).open(&journal)?);
+        match File::options().append(true).create(true).open(&journal) {
+            Ok(file) => self.out = BufWriter::new(file),
+            // Lines go on to where the name went: to be found there it has to go back.
+            Err(error) => return fs::rename(&old, &journal).and(Err(error)),
+        }
         Ok(())
     }
 }
@@ -189,8 +193,10 @@ pub(super) fn key(path: &Path) -> Result<[u8; 16], FlowFileError> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = clock::random().map_err(failed(&path))?;
-            let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
-            let written = file.and_then(|mut file| write!(file, "{:032x}", u128::from_be_bytes(key)));
+            let written = Output::secret(&path).and_then(|mut file| {
+                write!(file, "{:032x}", u128::from_be_bytes(key))?;
+                file.publish()
+            });
             written.map_err(failed(&path)).map(|()| key)
         }
         Err(error) => Err(failed(&path)(error)),
@@ -211,7 +217,11 @@ pub(super) fn save(path: &Path, flows: &[Flow]) -> Result<(), FlowFileError> {
     }
 }
 
-/// The flows that a data plane left behind and whose time has not passed, the latest first.
+/// No flow stays longer than this after its last packet.
+const LONGEST: Duration = Timeouts::LINUX.tcp_established;
+
+/// The flows that a data plane left behind and whose time has not passed, the latest first. If the clock has gone back since, none
+/// stays for longer than it may.
 ///
 /// # Errors
 /// Something is there that can't be read. The last line of a journal may have been cut by a crash of the machine, and is then
@@ -230,8 +240,9 @@ pub(super) fn load(path: &Path, now: Instant) -> Result<Vec<Flow>, FlowFileError
             let line = line.map_err(failed(&path))?;
             let read = serde_json::from_str::<Line>(&line).map_err(|error| error.to_string());
             match read.and_then(|line| line.flow()) {
-                Ok(flow) => {
+                Ok(mut flow) => {
                     count += 1;
+                    flow.deadline = flow.deadline.min(now.saturating_add(LONGEST));
                     flows.insert(flow.original, (count, if is_journal { later(flow) } else { flow }));
                 }
                 Err(_) if is_journal && lines.peek().is_none() => {}
@@ -289,23 +300,29 @@ mod tests {
             state: State::Stream,
             ..first
         };
-        let mut journal = Journal::open(&path).expect("a journal");
+        let mut journal = Journal::open(&path, Unwritten::default()).expect("a journal");
         save(&path, &[first, v6]).expect("saved");
-        journal.add(&second).expect("added");
-        journal.flush().expect("flushed");
+        journal.add(&second);
+        journal.flush();
         let picked_up = Flow { state: State::PickedUp, ..second };
         assert_eq!(load(&path, now).expect("all"), [picked_up, v6, first], "the latest first");
 
         // The process dies between turning the journal and writing the file.
         journal.turn().expect("turned");
         let again = flow(1000, "10.0.0.9:80", State::Established);
-        journal.add(&again).expect("added");
+        journal.add(&again);
         journal.turn().expect("turned, though the old one is there");
         assert_eq!(load(&path, now).expect("all"), [again, picked_up, v6], "of two lines the later holds");
 
         save(&path, &[again]).expect("saved");
         assert_eq!(load(&path, now).expect("all"), [again]);
         assert_eq!(load(&path, Instant::from_secs(100)).expect("all"), [], "their time has passed");
+
+        // The clock was set back by years between the one process and the next.
+        let late = Flow { deadline: Instant::from_secs(1 << 30), ..v6 };
+        save(&path, &[late]).expect("saved");
+        let latest = load(&path, now).expect("all").iter().map(|flow| flow.deadline).max();
+        assert_eq!(latest, Some(now.saturating_add(LONGEST)), "it would stay for years");
     }
 
     #[test]

@@ -17,7 +17,9 @@ mod journal;
 mod lines;
 mod neighbours;
 mod queue;
+mod serve;
 mod status;
+mod unwritten;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -47,6 +49,7 @@ use journal::Journal;
 use lines::Lines;
 use neighbours::Neighbours;
 use status::Status;
+use unwritten::Unwritten;
 use worker::Setup;
 
 pub use journal::FlowFileError;
@@ -196,8 +199,8 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
             Arc::new(move || counting.get()?.upgrade()?.counts().ok())
         },
     };
-    if let Some(address) = options.metrics {
-        let address = http::serve(address, answers.clone())?;
+    let served = options.metrics.map(|address| http::serve(address, answers.clone())).transpose()?;
+    if let Some((address, _)) = &served {
         info!(%address, "answering /metrics, /healthz and /livez");
     }
     options.origin.watch(Notice(events.clone()))?;
@@ -213,6 +216,7 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
     let objects = options.origin.read()?;
     let (mut source, table) = Source::first(&objects)?;
 
+    let unwritten = Unwritten::default();
     let flows = match &options.flow_file {
         Some(path) => journal::load(path, clock.now())?,
         None => Vec::new(),
@@ -220,7 +224,7 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
     let journal = match &options.flow_file {
         Some(path) => {
             journal::save(path, &flows)?;
-            Some(Arc::new(Mutex::new(Journal::open(path)?)))
+            Some(Arc::new(Mutex::new(Journal::open(path, unwritten.clone())?)))
         }
         None => None,
     };
@@ -251,7 +255,7 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
         rules: table,
         flows: flows.into(),
         clock,
-        log: options.log.as_deref().map(Lines::append).transpose()?,
+        log: options.log.as_deref().map(|path| Lines::append(path, unwritten.clone())).transpose()?,
         journal,
         seen: status.seen(),
     };
@@ -265,7 +269,8 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
     // Nobody else sets it.
     let _ = counting.set(Arc::downgrade(&crew));
     let neighbours = Neighbours::open(&options.answer_arp)?;
-    let mut plane = Plane { clock, crew, metrics, status, answers, health_ports: HealthPorts::default(), neighbours };
+    let health_ports = HealthPorts::default();
+    let mut plane = Plane { clock, crew, metrics, status, answers, health_ports, neighbours, unwritten };
     plane.metrics.synced(clock.now(), clock::now() - began, source.changes(&objects), false);
     plane.tell(&source, &objects);
     let devices: Vec<_> = options.devices.iter().map(Name::to_string).collect();
@@ -274,15 +279,15 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
 
     let outcome = plane.wait(&happened, &mut source, &mut options);
     plane.status.ending();
-    let Plane { crew, answers, .. } = plane;
+    let Plane { crew, answers, unwritten, .. } = plane;
     drop(answers);
     let flows = ended(crew)?;
     if let Some(path) = &options.flow_file {
         journal::save(path, &flows)?;
-        Journal::open(path)?;
+        Journal::open(path, unwritten.clone())?;
     }
     info!(flows = flows.len(), "ended");
-    outcome
+    outcome.and_then(|()| unwritten.none())
 }
 
 /// The flows of a data plane that is to end.
@@ -377,6 +382,7 @@ struct Plane {
     answers: Answers,
     health_ports: HealthPorts,
     neighbours: Neighbours,
+    unwritten: Unwritten,
 }
 
 impl Plane {
@@ -404,6 +410,10 @@ impl Plane {
                 }
                 Ok(Event::Changed) => self.reload(source, options)?,
                 Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some((lines, why)) = self.unwritten.news() {
+                self.metrics.unwritten(lines);
+                error!(lines, "could not be written about flows, and traffic goes on: {why}");
             }
             if latest.is_some_and(|latest| clock::now() >= latest || self.is_idle()) {
                 info!("drained: finishing what is queued");

@@ -88,7 +88,7 @@ impl Queue {
                 count += 1;
             }
         }
-        let leaving = forwarder.forward(now, &mut frames[..count]).context("the log of flows")?;
+        let leaving = forwarder.forward(now, &mut frames[..count]);
         for frames in [&frames[..leaving], forwarder.extra()] {
             let dropped = self.device.send(frames).with_context(|| self.name())?;
             self.counts.sent += (frames.len() - dropped) as u64;

@@ -21,7 +21,7 @@ use super::lines::Lines;
 use super::queue::{BATCH, Belts, Queue};
 use crate::clock::Clock;
 use crate::device::{Device, Frame, Name};
-use crate::flow_log::{FlowLog, Moment};
+use crate::flow_log::FlowLog;
 use crate::metrics::Counts;
 
 /// Entries of the flow table that are looked at for their deadline after a batch, and when nothing else is to be done.
@@ -170,7 +170,7 @@ fn work(setup: Setup, place: Place, commands: &Receiver<Command>, ready: &Sender
         }
         forwarder.balancer.expire(now, if busy { SWEEP } else { IDLE_SWEEP });
         if now.saturating_since(logged) >= LOG_EVERY {
-            forwarder.log_ends(now).context("the log of flows")?;
+            forwarder.log_ends(now);
             logged = now;
         }
         if queues.iter().all(|queue| queue.ended) || ending.is_some_and(|latest| !busy || now >= latest) {
@@ -181,10 +181,8 @@ fn work(setup: Setup, place: Place, commands: &Receiver<Command>, ready: &Sender
         }
     }
     let now = clock.now();
-    forwarder.log_ends(now).context("the log of flows")?;
-    if let Some(log) = &mut forwarder.log {
-        log.open(Moment { origin: 0, now }).and_then(|()| log.flush()).context("the log of flows")?;
-    }
+    forwarder.log_ends(now);
+    forwarder.log_open(now);
     queues.into_iter().try_for_each(Queue::finish)?;
     Ok(forwarder.balancer.flows().collect())
 }

@@ -6,6 +6,9 @@
 use std::time::Duration;
 
 mod oracle;
+#[path = "../../../tests/invariants/packet.rs"]
+#[allow(unreachable_pub, dead_code, reason = "the invariants are others' too")]
+mod packet;
 #[path = "../../../tests/invariants/table.rs"]
 #[allow(unreachable_pub, reason = "the invariants are others' too")]
 mod table;

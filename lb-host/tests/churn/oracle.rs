@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lb_core::control::Mode;
-use lb_core::{Address, Instant};
-use lb_host::cluster::Birth;
+use lb_core::{Address, Flow, Instant};
 use lb_host::cluster::api::{Change, Event};
 use lb_host::cluster::kubernetes::Kubernetes;
 use lb_host::k8s::address::lenient_address;
@@ -18,6 +17,13 @@ pub(crate) struct Oracle {
     /// By node, times and resource versions.
     followed: BTreeMap<String, Vec<(Instant, u64)>>,
     read: usize,
+}
+
+/// A flow at its first packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Birth {
+    pub(crate) time: Instant,
+    pub(crate) flow: Flow,
 }
 
 /// An endpoint: its address and port, its node, ready, serving, terminating.

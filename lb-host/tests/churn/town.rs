@@ -7,16 +7,16 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use lb_core::Family::{self, V4, V6};
 use lb_core::control::Mode;
-use lb_core::{Protocol, Sizes, Tuple};
+use lb_core::{Checksum, Meta, Protocol, Sizes, Tuple, Verdict};
 use lb_host::chance::Chance;
 use lb_host::cluster::kubernetes::{FetchId, Kubernetes, Plan};
 use lb_host::cluster::program::{BulkClient, DnsClient, Resolver};
-use lb_host::cluster::{Birth, Link, MachineId, ProgramId};
+use lb_host::cluster::{Judgement, Link, MachineId, ProgramId};
 use lb_host::dns::RecordType;
 use lb_host::host::{Strangeness, Stray};
 
-use crate::oracle::Oracle;
-use crate::table;
+use crate::oracle::{Birth, Oracle};
+use crate::{packet, table};
 
 const NODES: usize = 3;
 
@@ -36,6 +36,8 @@ pub(crate) struct Town {
     /// The last birth of each TCP flow at a node.
     flows: BTreeMap<(MachineId, Tuple), Birth>,
     oracle: Oracle,
+    /// Packets that were looked at.
+    packets: u64,
     off: Option<String>,
     story: Vec<String>,
     capture: Vec<u8>,
@@ -72,6 +74,21 @@ fn objects(local: bool) -> String {
     )
 }
 
+/// What holds for any packet (tests/invariants, 1 to 3 and 11).
+fn sound(judgement: &Judgement) {
+    let Judgement { origin, came, left, verdict, flow, answer, .. } = judgement;
+    let meta = Meta { link: lb_core::Link::Ip, checksum: Checksum::Complete, origin: *origin, zone: 0 };
+    let whole = packet::Passage { came, left, meta, hops: 0 };
+    match (verdict, flow) {
+        (Verdict::Forward { direction, .. }, Some(flow)) => packet::forwarded(&whole, flow, *direction),
+        (Verdict::Forward { .. }, None) => panic!("forwarded by no flow"),
+        _ => packet::untouched(&whole),
+    }
+    if let Some(answer) = answer {
+        packet::answer(came, answer, lb_core::Link::Ip);
+    }
+}
+
 impl Town {
     pub(crate) fn new(seed: u64, record: bool) -> Self {
         let mut chance = Chance::new(seed).named("churn");
@@ -101,6 +118,7 @@ impl Town {
             transfers: Vec::new(),
             flows: BTreeMap::new(),
             oracle: Oracle::default(),
+            packets: 0,
             off: None,
             story: Vec::new(),
             capture: Vec::new(),
@@ -123,10 +141,10 @@ impl Town {
         self.it.run_for(time);
     }
 
-    /// Takes note of all flows that begin from now on.
+    /// Takes note of all packets from now on.
     fn listen(&mut self) {
         for (_, node) in self.nodes() {
-            self.it.world_mut().births(node);
+            self.it.world_mut().judgements(node);
         }
     }
 
@@ -217,7 +235,7 @@ impl Town {
             Some(node) => {
                 self.it.power_on(&node).unwrap();
                 let machine = self.it.node(&node).unwrap();
-                self.it.world_mut().births(machine);
+                self.it.world_mut().judgements(machine);
                 format!("{node} has power")
             }
             None => {
@@ -237,11 +255,17 @@ impl Town {
         Err(format!("{} local {}: {why}\n{}\n{log}", self.mode.name, self.local, self.story.join("\n")))
     }
 
-    /// Flows that began, each to whom the node's rules let it.
+    /// Packets that were judged, each as any balancer is to; flows that began, each to whom the node's rules let it.
     fn gather(&mut self) -> Result<(), String> {
         self.oracle.read(&self.it);
         for (name, node) in self.nodes() {
-            for birth in self.it.world_mut().births(node) {
+            for judgement in self.it.world_mut().judgements(node) {
+                if std::panic::catch_unwind(|| sound(&judgement)).is_err() {
+                    return self.fail(format!("{name}: the invariant told above does not hold for {judgement:?}"));
+                }
+                self.packets += 1;
+                let Some(flow) = judgement.flow.filter(|_| judgement.begun) else { continue };
+                let birth = Birth { time: judgement.time, flow };
                 let own = self.it.world().addresses(node).to_vec();
                 if let Err(why) = self.oracle.judge(self.mode, &name, &own, &birth) {
                     return self.fail(format!("{why}: {birth:?}"));
@@ -317,6 +341,9 @@ impl Town {
         self.it.scale("default/web", 3).unwrap();
         self.it.run_for(Duration::from_secs(75));
         self.check()?;
+        if self.packets < 10_000 {
+            return self.fail(format!("only {} packets were looked at", self.packets));
+        }
         for (who, id) in std::mem::take(&mut self.fetches) {
             self.it.finish(id);
             // The one connection may wait for a server that is gone.

@@ -14,18 +14,21 @@ impl Order {
     }
 
     /// The number at offset `at`.
+    #[inline]
     pub(super) fn u16(self, bytes: &[u8], at: usize) -> Option<u16> {
         let bytes = *bytes.get(at..)?.first_chunk()?;
         Some(if self == Self::Big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
     }
 
     /// The number at offset `at`.
+    #[inline]
     pub(super) fn u32(self, bytes: &[u8], at: usize) -> Option<u32> {
         let bytes = *bytes.get(at..)?.first_chunk()?;
         Some(if self == Self::Big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
     }
 
     /// The number at offset `at`.
+    #[inline]
     pub(super) fn i64(self, bytes: &[u8], at: usize) -> Option<i64> {
         let bytes = *bytes.get(at..)?.first_chunk()?;
         Some(if self == Self::Big { i64::from_be_bytes(bytes) } else { i64::from_le_bytes(bytes) })

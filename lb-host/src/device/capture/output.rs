@@ -25,7 +25,22 @@ const BUFFER: usize = 256 << 10;
 
 impl Output {
     /// Begins to write what is to become `path`.
+    ///
+    /// # Errors
+    /// It can't be written there.
     pub fn create(path: &Path) -> io::Result<Self> {
+        Self::begin(path, NEW)
+    }
+
+    /// The same, of what only its owner may read if it is a new file.
+    ///
+    /// # Errors
+    /// It can't be written there.
+    pub fn secret(path: &Path) -> io::Result<Self> {
+        Self::begin(path, SECRET)
+    }
+
+    fn begin(path: &Path, mode: u32) -> io::Result<Self> {
         if path.as_os_str() == "-" {
             return Ok(Self::stream(Box::new(io::stdout())));
         }
@@ -44,12 +59,12 @@ impl Output {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        if let Ok(file) = nameless(directory, existing.as_ref()) {
+        if let Ok(file) = nameless(directory, existing.as_ref(), mode) {
             return Ok(Self(Kind::Nameless { file: BufWriter::with_capacity(BUFFER, file), path }));
         }
         let temporary = tempfile::Builder::new()
             .prefix(".lb-")
-            .permissions(existing.unwrap_or_else(|| Permissions::from_mode(NEW)))
+            .permissions(existing.unwrap_or_else(|| Permissions::from_mode(mode)))
             .tempfile_in(directory)
             .map_err(|error| without_place(&error))?;
         Ok(Self(Kind::Beside { temporary: BufWriter::with_capacity(BUFFER, temporary), path }))
@@ -81,11 +96,12 @@ impl Output {
 
 /// As any new file: what the umask leaves of it.
 const NEW: u32 = 0o666;
+const SECRET: u32 = 0o600;
 
 /// A file in this directory that has no name.
-fn nameless(directory: &Path, permissions: Option<&Permissions>) -> io::Result<File> {
+fn nameless(directory: &Path, permissions: Option<&Permissions>, mode: u32) -> io::Result<File> {
     let mut options = File::options();
-    let file = options.write(true).custom_flags(libc::O_TMPFILE).mode(NEW).open(directory)?;
+    let file = options.write(true).custom_flags(libc::O_TMPFILE).mode(mode).open(directory)?;
     permissions.map_or(Ok(()), |permissions| file.set_permissions(permissions.clone()))?;
     Ok(file)
 }

@@ -55,7 +55,10 @@ impl Pcap {
 
     /// Reads one record.
     pub(super) fn record(&self, bytes: &[u8]) -> Result<Parsed<Found>, String> {
-        let Some(header) = bytes.get(..self.record_header) else { return Ok(Parsed::Needs(self.record_header)) };
+        // Its first fields are those of every kind of record.
+        let (true, Some(header)) = (bytes.len() >= self.record_header, bytes.first_chunk::<16>()) else {
+            return Ok(Parsed::Needs(self.record_header));
+        };
         let field = |at| self.order.u32(header, at).unwrap_or_default();
         let (captured, original) = match (self.minor_version, field(8), field(12)) {
             // libpcap before 0.4 wrote the two lengths the other way round, and 2.3 either way.

@@ -1,6 +1,5 @@
 //! A pcapng section: interfaces and the packets seen on them, time stamps in nanoseconds.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 
 use pcap_file::Endianness;
@@ -9,7 +8,7 @@ use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption, InterfaceTsResolution,
 };
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
-use pcap_file::pcapng::{PcapNgWriteError, PcapNgWriter, RawBlock};
+use pcap_file::pcapng::{PcapNgWriteError, PcapNgWriter};
 
 use super::Record;
 
@@ -26,11 +25,12 @@ pub enum Direction {
 pub struct Section<W: Write> {
     blocks: PcapNgWriter<W>,
     interfaces: u32,
-    body: Vec<u8>,
+    /// The block of a packet.
+    block: Vec<u8>,
 }
 
 impl<W: Write> Section<W> {
-    /// Begins a section. Writes are small: hand in something buffered.
+    /// Begins a section. There is a write a block: hand in something buffered.
     pub fn new(inner: W) -> io::Result<Self> {
         let section = SectionHeaderBlock {
             // Not the machine's own order, so that the same input gives the same bytes everywhere.
@@ -39,7 +39,7 @@ impl<W: Write> Section<W> {
             ..Default::default()
         };
         let blocks = PcapNgWriter::with_section_header(inner, section).map_err(written)?;
-        Ok(Self { blocks, interfaces: 0, body: Vec::new() })
+        Ok(Self { blocks, interfaces: 0, block: Vec::new() })
     }
 
     /// Describes an interface, and gives its number.
@@ -69,11 +69,12 @@ impl<W: Write> Section<W> {
         // §4.3 wants it to be no less than what was captured.
         let original = record.original_length.max(captured);
 
-        self.body.clear();
-        for word in [interface, (time >> 32) as u32, time as u32, captured, original] {
-            self.body.extend_from_slice(&word.to_le_bytes());
-        }
-        self.body.extend_from_slice(record.data);
+        // Put together here and written in one piece: the library's way is several times the work, for every packet.
+        let time = [(time >> 32) as u32, time as u32];
+        let head = [ENHANCED_PACKET_BLOCK, 0, interface, time[0], time[1], captured, original];
+        self.block.clear();
+        self.block.extend_from_slice(head.map(u32::to_le_bytes).as_flattened());
+        self.block.extend_from_slice(record.data);
         self.pad();
         if !comment.is_empty() {
             const OPT_COMMENT: u16 = 1;
@@ -85,16 +86,13 @@ impl<W: Write> Section<W> {
             self.option(EPB_FLAGS, &(direction as u32).to_le_bytes());
         }
         if !comment.is_empty() || direction.is_some() {
-            self.body.extend_from_slice(&[0; 4]); // opt_endofopt
+            self.block.extend_from_slice(&[0; 4]); // opt_endofopt
         }
-        let length = u32::try_from(self.body.len() + 12).map_err(too_long)?;
-        let block = RawBlock {
-            type_: ENHANCED_PACKET_BLOCK,
-            initial_len: length,
-            body: Cow::Borrowed(&self.body),
-            trailer_len: length,
-        };
-        self.blocks.write_raw_block(&block).map(drop).map_err(written)
+        // §3.1: a block's length stands at both of its ends.
+        let length = u32::try_from(self.block.len() + 4).map_err(too_long)?.to_le_bytes();
+        self.block[4..8].copy_from_slice(&length);
+        self.block.extend_from_slice(&length);
+        self.blocks.get_mut().write_all(&self.block)
     }
 
     /// Hands back what was written to, flushed.
@@ -106,14 +104,14 @@ impl<W: Write> Section<W> {
 
     /// An option of at most 65,535 bytes.
     fn option(&mut self, code: u16, value: &[u8]) {
-        self.body.extend_from_slice(&code.to_le_bytes());
-        self.body.extend_from_slice(&(value.len() as u16).to_le_bytes());
-        self.body.extend_from_slice(value);
+        self.block.extend_from_slice(&code.to_le_bytes());
+        self.block.extend_from_slice(&(value.len() as u16).to_le_bytes());
+        self.block.extend_from_slice(value);
         self.pad();
     }
 
     fn pad(&mut self) {
-        self.body.resize(self.body.len().next_multiple_of(4), 0);
+        self.block.resize(self.block.len().next_multiple_of(4), 0);
     }
 }
 

@@ -85,8 +85,7 @@ impl<'r> Stream<'r> {
         what: &'static str,
         mut measure: impl FnMut(&[u8]) -> Result<Parsed<T>, String>,
     ) -> Result<Option<(usize, T)>, ReadError> {
-        let mut have = self.fill(1)?;
-        if have == 0 {
+        if self.begin == self.end && self.fill(1)? == 0 {
             return Ok(None);
         }
         loop {
@@ -98,7 +97,7 @@ impl<'r> Stream<'r> {
                     return Err(ReadError::Damaged { offset, what });
                 }
                 Ok(Parsed::Needs(need)) => {
-                    have = self.fill(need)?;
+                    let have = self.fill(need)?;
                     if have < need {
                         return Err(ReadError::Truncated { offset, what, have, need });
                     }
