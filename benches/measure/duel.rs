@@ -38,8 +38,10 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { goal, what, ours, peer, theirs, ratio, limit } = self;
-        let limit = limit.map_or_else(String::new, |limit| format!("{limit:.3}"));
-        write!(f, "{goal}\t{what}\t{ours:.1}\t{peer}\t{theirs:.1}\t{ratio:.3}\t{limit}")
+        // A ratio of a thousandth has figures that count, too.
+        let digits = |ratio: f64| format!("{ratio:.*}", if ratio < 0.1 { 5 } else { 3 });
+        let (ratio, limit) = (digits(*ratio), limit.map_or_else(String::new, digits));
+        write!(f, "{goal}\t{what}\t{ours:.1}\t{peer}\t{theirs:.1}\t{ratio}\t{limit}")
     }
 }
 

@@ -10,6 +10,7 @@ mod shared;
 mod control;
 mod duel;
 mod packets;
+mod scale;
 mod worst;
 
 use duel::{Peer, Row, budget, duel};
@@ -46,6 +47,7 @@ const GOALS: &[(&str, Measure)] = &[
     ("P15", worst::p15),
     ("P17", p17),
     ("peers", peers),
+    ("scale", scale::scale),
 ];
 
 fn main() {

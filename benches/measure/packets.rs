@@ -234,3 +234,36 @@ impl Floor {
         (0..rings).map(|_| timed(|| swap(&mut self.0)) / RING as f64).collect()
     }
 }
+
+/// What memory takes: a random line out of this many, read and written.
+pub(crate) struct Lines {
+    lines: Vec<Line>,
+    order: Vec<u32>,
+    at: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line([u32; 16]);
+
+impl Lines {
+    pub(crate) fn new(count: usize) -> Self {
+        let mut random = Random(4);
+        let order = (0..RING * 4096).map(|_| random.below(count) as u32).collect();
+        Self { lines: vec![Line::default(); count], order, at: 0 }
+    }
+
+    /// Nanoseconds a line.
+    pub(crate) fn turn(&mut self) -> f64 {
+        let ring = |_| {
+            let ring = &self.order[self.at..][..RING];
+            self.at = (self.at + RING) % self.order.len();
+            timed(|| {
+                for number in ring {
+                    self.lines[*number as usize].0[0] += 1;
+                }
+            }) / RING as f64
+        };
+        median((0..ROUNDS).map(ring).collect())
+    }
+}

@@ -127,3 +127,52 @@ fn an_image_serves_as_its_objects_do() {
     let expected = read.iter().filter(is_returned).count();
     assert_eq!(packets(Path::new(&out)).len(), expected, "nothing of this capture is dropped");
 }
+
+/// A later fragment, or the first with the UDP header, of a client's datagram to the cluster's DNS; as a capture has it.
+fn fragment(client: [u8; 4], later: bool) -> Vec<u8> {
+    let udp = [0x9c, 0x40, 0, 53, 0, 32, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
+    let mut ip =
+        etherparse::Ipv4Header::new(16, 64, etherparse::IpNumber::UDP, client, [10, 96, 0, 10]).expect("a header");
+    (ip.identification, ip.dont_fragment, ip.more_fragments) = (7, false, !later);
+    ip.fragment_offset = etherparse::IpFragOffset::try_new(if later { 2 } else { 0 }).expect("an offset");
+    ip.header_checksum = ip.calc_header_checksum();
+    let mut data = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    ip.write(&mut data).expect("a vector has room");
+    data.extend(if later { [2; 16] } else { udp });
+    let length = data.len() as u32;
+    [[0, 0, length, length].map(u32::to_le_bytes).concat(), data].concat()
+}
+
+/// Fragments whose first comes after them, beside more than are kept of those whose first never comes.
+#[test]
+fn fragments_go_through_in_any_order_beside_those_that_never_will() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    let header = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 1].map(u32::to_le_bytes).concat();
+    let never = (0..1_100u16).map(|n| fragment([198, 51, n.to_be_bytes()[0], n as u8], true));
+    let whole = (0..200u8).flat_map(|n| [fragment([203, 0, 113, n], true), fragment([203, 0, 113, n], false)]);
+    let packets_in: Vec<u8> = header.into_iter().chain(never.chain(whole).flatten()).collect();
+    std::fs::write(place("in.pcap"), packets_in).expect("written");
+    std::fs::write(
+        place("objects.yaml"),
+        "{apiVersion: v1, kind: Node, metadata: {name: node-a}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: dns}, spec: {clusterIP: 10.96.0.10, ports: [{port: 53, protocol: UDP}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, metadata: {name: dns-1, labels: {kubernetes.io/service-name: dns}},
+  ports: [{name: '', port: 5353, protocol: UDP}], endpoints: [{addresses: [10.244.0.5]}]}
+",
+    )
+    .expect("written");
+    let device = format!("pcap:{},{}", place("in.pcap"), place("out"));
+    lb(&["run", "--device", &device, "-f", &place("objects.yaml")]).assert().success();
+    let mut out: Vec<(Vec<u8>, Vec<u8>)> = packets(Path::new(&place("out")))
+        .iter()
+        .map(|packet| (packet[26..34].to_vec(), packet[20..22].to_vec()))
+        .collect();
+    out.sort_unstable();
+    let expected: Vec<(Vec<u8>, Vec<u8>)> = (0..200u8)
+        .flat_map(|n| [[0, 2], [0x20, 0]].map(|place| (vec![203, 0, 113, n, 10, 244, 0, 5], place.to_vec())))
+        .collect();
+    assert!(out == expected, "{} of {} fragments, or others", out.len(), expected.len());
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ struct State {
     objects: BTreeMap<&'static str, BTreeMap<String, Value>>,
     watchers: Vec<(&'static str, TcpStream)>,
     requests: Vec<String>,
-    /// Lists of these are refused.
-    unavailable: Vec<&'static str>,
+    /// Lists of these are refused, by this status.
+    unavailable: Vec<(&'static str, u16)>,
     /// The server does not know these kinds.
     unheard_of: Vec<&'static str>,
     /// Watches are answered with 410 Gone.
@@ -74,14 +75,15 @@ impl Server {
         let mut state = self.state.lock().expect("the state");
         state.requests.push(target.clone());
         if !is_watch {
-            let (status, body) = match (state.unavailable.contains(&path), state.unheard_of.contains(&path)) {
-                (true, _) => ("503 Service Unavailable", status(503)),
-                (_, true) => ("404 Not Found", status(404)),
+            let refused = state.unavailable.iter().find(|(kind, _)| *kind == path).map(|(_, code)| *code);
+            let (code, body) = match (refused, state.unheard_of.contains(&path)) {
+                (Some(code), _) => (code, status(code)),
+                (_, true) => (404, status(404)),
                 _ => {
                     let items: Vec<_> = state.objects.entry(path).or_default().values().cloned().collect();
                     let version = state.version.to_string();
                     (
-                        "200 OK",
+                        200,
                         json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}),
                     )
                 }
@@ -89,7 +91,7 @@ impl Server {
             let body = body.to_string();
             return write!(
                 stream,
-                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                "HTTP/1.1 {code} As asked\r\nRetry-After: 1\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
             );
         }
@@ -194,6 +196,13 @@ fn follow(server: &Server) -> (Cluster, impl FnMut(Duration) -> bool) {
 }
 
 fn follow_as(server: &Server, settings: Settings) -> (Cluster, impl FnMut(Duration) -> bool) {
+    let file = kubeconfig(server);
+    let (notice, noticed) = Notice::alone();
+    let cluster = Cluster::watch(Some(file.path()), "worker-1", settings, notice).expect("a configuration");
+    (cluster, noticed)
+}
+
+fn kubeconfig(server: &Server) -> tempfile::NamedTempFile {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "lab",
         "clusters": [{"name": "lab", "cluster": {"server": format!("http://{}", server.address)}}],
@@ -202,9 +211,7 @@ fn follow_as(server: &Server, settings: Settings) -> (Cluster, impl FnMut(Durati
     });
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), config.to_string()).expect("written");
-    let (notice, noticed) = Notice::alone();
-    let cluster = Cluster::watch(Some(file.path()), "worker-1", settings, notice).expect("a configuration");
-    (cluster, noticed)
+    file
 }
 
 /// What is read, in words.
@@ -251,12 +258,15 @@ fn nothing_is_told_before_everything_was_listed() {
     server.put(SERVICES, "web", service("web", 80));
     server.put(SLICES, "web-1", slice("web-1", "10.244.0.11"));
     server.put(NODES, "worker-1", node(json!([])));
-    server.with(|state| state.unavailable = vec![SLICES]);
-    let (cluster, mut noticed) = follow(&server);
-    assert!(!noticed(Duration::from_secs(1)), "§2.8: EndpointSlices are not known yet");
-    server.with(|state| state.unavailable.clear());
-    assert!(noticed(LONG), "it is tried again");
-    assert_eq!(told(cluster.read()), "all: default/web; default/web-1; worker-1 true");
+    // Broken, starting, overloaded, or its administrator is late with the role.
+    for code in [500, 503, 429, 403] {
+        server.with(|state| state.unavailable = vec![(SLICES, code)]);
+        let (cluster, mut noticed) = follow(&server);
+        assert!(!noticed(Duration::from_secs(1)), "§2.8: EndpointSlices are not known yet");
+        server.with(|state| state.unavailable.clear());
+        assert!(noticed(LONG), "after {code} it is tried again");
+        assert_eq!(told(cluster.read()), "all: default/web; default/web-1; worker-1 true");
+    }
     let asked = server.with(|state| state.requests.clone());
     let ours = |request: &&String| request.starts_with(SERVICES) || request.starts_with(SLICES);
     assert!(asked.iter().filter(ours).all(|request| request.contains("service-proxy-name")), "§2.2: {asked:?}");
@@ -341,7 +351,7 @@ fn nftables_mode_follows_the_blocks_of_cluster_ips() {
         first["metadata"]["name"] = "kubernetes".into();
         first
     });
-    server.with(|state| state.unavailable = vec![BLOCKS]);
+    server.with(|state| state.unavailable = vec![(BLOCKS, 503)]);
     let (cluster, mut noticed) = follow_as(&server, nftables.clone());
     assert!(!noticed(Duration::from_secs(1)), "§2.8: they are not known yet");
     server.with(|state| state.unavailable.clear());
@@ -369,4 +379,67 @@ fn nftables_mode_follows_the_blocks_of_cluster_ips() {
     assert!(noticed(LONG) && !noticed(SHORT));
     let after = server.with(|state| state.requests.iter().filter(|request| request.starts_with(BLOCKS)).count());
     assert!(after <= before + 1, "only the first follower tries again");
+}
+
+/// A process that ends with the test.
+struct Mortal(Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whoever starts `lb run` in a cluster asks it how it is from the start, and wants to know what it waits for.
+#[test]
+fn it_is_alive_while_it_waits_and_says_for_what() {
+    let server = Server::start();
+    server.put(SERVICES, "web", service("web", 80));
+    server.with(|state| state.unavailable = vec![(SLICES, 503)]);
+    let config = kubeconfig(&server);
+    let directory = tempfile::tempdir().expect("a directory");
+    let input = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/seed/walk.pcap");
+    let child = Command::new(env!("CARGO_BIN_EXE_lb"))
+        .args(["run", "--device", &format!("pcap:{input},{}", directory.path().join("out.pcapng").display())])
+        .args(["--node", "worker-1", "--metrics", "127.0.0.1:0", "--kubeconfig"])
+        .arg(config.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("lb");
+    let mut child = Mortal(child);
+    let (says, heard) = std::sync::mpsc::channel();
+    let lines = BufReader::new(child.0.stderr.take().expect("its words")).lines().map_while(Result::ok);
+    std::thread::spawn(move || lines.for_each(|line| drop(says.send(line))));
+    let mut said: Vec<String> = Vec::new();
+    let mut until = |what: &str| {
+        loop {
+            if let Some(line) = said.iter().find(|line| line.contains(what)) {
+                return line.clone();
+            }
+            said.push(heard.recv_timeout(LONG).unwrap_or_else(|_| panic!("it never said {what:?}: {said:#?}")));
+        }
+    };
+    let answering = until("answering /metrics");
+    let address =
+        answering.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an address");
+    let asked = |path: &str| {
+        let mut stream = TcpStream::connect(address).expect("somebody listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").expect("sent");
+        let answer = BufReader::new(stream).lines().next().expect("a line").expect("text");
+        answer.split(' ').nth(1).expect("a status").to_owned()
+    };
+    until("503");
+    assert_eq!([asked("/livez"), asked("/healthz"), asked("/metrics")], ["200", "503", "200"]);
+    // To read again what it has not yet read is no reason to end.
+    let hang_up = Command::new("kill").args(["-HUP", &child.0.id().to_string()]).status().expect("kill");
+    assert!(hang_up.success());
+    until("SIGHUP");
+    server.with(|state| state.unavailable.clear());
+    until("there is no Node \"worker-1\"");
+    assert_eq!([asked("/livez"), asked("/healthz")], ["200", "503"]);
+    server.put(NODES, "worker-1", node(json!([])));
+    until("forwarding");
+    assert_eq!(child.0.wait().expect("its end").code(), Some(0));
 }

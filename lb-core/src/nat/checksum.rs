@@ -181,7 +181,8 @@ mod tests {
     /// Every word that the rest of a header may add up to, around every change that crosses a zero.
     #[test]
     fn the_update_is_what_a_full_computation_gives() {
-        for rest in 1..=0xffffu16 {
+        // Both ends; under Miri only some between.
+        for rest in (1..=0xffffu16).step_by(if cfg!(miri) { 1542 * 3 } else { 1 }).chain([0xffff]) {
             for (old, new) in [(0, 0xffff), (0xffff, 0), (0, 0), (0xffff, 0xffff), (0x5555, 0x3285), (1, !rest)] {
                 let delta = Delta::word(u16::to_be_bytes(old), u16::to_be_bytes(new));
                 let before = complement(u64::from(rest) + u64::from(old));

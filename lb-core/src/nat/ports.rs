@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn shares_are_the_whole_range_and_have_no_port_in_common() {
-        for (ports, reserved) in
-            [(1024..=65535, 30000..=32767), (1..=20, 7..=9), (5..=7, 6..=6), (0..=3, RangeInclusive::new(9, 0))]
-        {
+        // Miri would take minutes for the real range.
+        let real = if cfg!(miri) { (1024..=1500, 1100..=1200) } else { (1024..=65535, 30000..=32767) };
+        for (ports, reserved) in [real, (1..=20, 7..=9), (5..=7, 6..=6), (0..=3, RangeInclusive::new(9, 0))] {
             let whole = PortRange::new(ports, reserved).unwrap();
             for cores in [1, 2, 3, 7, 64] {
                 let mut all = std::vec::Vec::new();
@@ -134,14 +134,16 @@ mod tests {
         let range = PortRange::default();
         assert_eq!(Some(range), PortRange::new(1024..=65535, 30000..=32767));
         let mut seen = 0;
-        for start in (0..61_744u32).step_by(128) {
+        // Under Miri every sixteenth stretch.
+        let stride = if cfg!(miri) { 16 } else { 1 };
+        for start in (0..61_744u32).step_by(128 * stride) {
             assert_eq!(range.candidates(start, 128).count(), 128);
             for port in range.candidates(start, 128) {
                 assert!(port >= 1024 && !(30000..=32767).contains(&port), "{port}");
                 seen += 1;
             }
         }
-        assert!(seen >= 65536 - 1024 - 2768);
+        assert!(seen * stride >= 65536 - 1024 - 2768);
         assert_eq!(range.candidates(u32::MAX, 64).count(), 64);
     }
 }

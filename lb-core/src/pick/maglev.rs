@@ -156,7 +156,8 @@ mod tests {
     /// The paper's own loop, step by step, for many sizes around the number that is found the other way.
     #[test]
     fn the_last_slots_are_those_that_walking_finds() {
-        for (backends, size) in [(1, 251), (3, 127), (3, 131), (7, 257), (100, 10_007), (600, 65_537)] {
+        let sizes = [(1, 251), (3, 127), (3, 131), (7, 257), (100, 10_007), (600, 65_537)];
+        for (backends, size) in sizes.into_iter().take(if cfg!(miri) { 4 } else { 6 }) {
             let names = (0..backends).map(|n| Turns::new(&[5; 16], Address::from_v4_bits(n), 80, size));
             let (mut walked, mut found) = (vec![FREE; size as usize], vec![0; size as usize]);
             let mut turns: Vec<Turns> = names.clone().collect();

@@ -146,7 +146,7 @@ mod tests {
             let whole = arena.heads;
             let mut rng = Rng::new(u64::from(units));
             let mut taken: Vec<(u32, usize)> = Vec::new();
-            for _ in 0..5000 {
+            for _ in 0..if cfg!(miri) { 150 } else { 5000 } {
                 if rng.below(5) < 3 {
                     let length = rng.below(700) as usize + 1;
                     if let Some(start) = arena.take(&mut memory, length) {

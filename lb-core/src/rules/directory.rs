@@ -333,7 +333,7 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut bytes = vec![0; 32 * 100];
         let mut model = BTreeMap::new();
-        for step in 0..20_000 {
+        for step in 0..if cfg!(miri) { 300 } else { 20_000 } {
             let n = rng.below(120);
             if rng.below(3) > 0 && model.len() < 99 {
                 let value = rng.below(1000);

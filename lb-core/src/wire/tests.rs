@@ -312,6 +312,8 @@ fn what_is_read_as_plain_is_read_alike_by_parse() {
         ethernet(&packets[0], "8100 0001", "0800"),
         ethernet(&packets[4], "", "86dd"),
     ];
+    // Under Miri some values of a byte.
+    let stride = if cfg!(miri) { 51 } else { 1 };
     let (mut plain, mut other) = (0, 0);
     let mut compare = |data: &[u8], link| match plain::read(data, link, 7) {
         None => other += 1,
@@ -334,12 +336,12 @@ fn what_is_read_as_plain_is_read_alike_by_parse() {
         }
         compare(&[&packet[..], &[0; 6]].concat(), link);
         for at in 0..packet.len() {
-            for value in 0..=255 {
+            for value in (0..=255).step_by(stride) {
                 let mut changed = packet.clone();
                 changed[at] = value;
                 compare(&changed, link);
             }
         }
     }
-    assert!(plain > 10_000 && other > 10_000, "{plain} plain, {other} not");
+    assert!(plain * stride > 10_000 && other * stride > 10_000, "{plain} plain, {other} not");
 }

@@ -166,6 +166,10 @@ impl Cluster {
                     known.listed.insert(K::KIND);
                     let gone = K::names(known).into_iter().filter(|name| !listed.contains(name));
                     gone.collect::<Vec<_>>().iter().for_each(|name| K::remove(known, name));
+                    if K::KIND == <Node as Watched>::KIND && known.node.is_none() {
+                        let name = &known.node_name;
+                        warn!("there is no Node \"{name}\" (yet): nothing is forwarded before; is --node its name in the API?");
+                    }
                 }),
                 Ok(Event::Apply(object)) => self.with(|known| K::put(known, object)),
                 Ok(Event::Delete(object)) => self.with(|known| K::remove(known, &name(&object))),
@@ -177,7 +181,8 @@ impl Cluster {
                     self.with(|known| known.listed.insert(K::KIND));
                 }
                 Err(error) => {
-                    warn!(kind = K::KIND, "the API server: {error}; it is tried again");
+                    // With its causes: that nobody listens there, or whose certificate is not believed.
+                    warn!(kind = K::KIND, "the API server: {:#}; it is tried again", anyhow::Error::new(error));
                     continue;
                 }
             }

@@ -29,6 +29,8 @@ pub(super) struct Forwarder<'m> {
     pub(super) balancer: Balancer<'m, Vec<u8>>,
     /// Fragments that the engine asked to hold, with their heads.
     held: VecDeque<(Datagram, Vec<u8>)>,
+    /// What they are judged again in.
+    spare: Option<Frame>,
     extra: Vec<Frame>,
     extras: usize,
     pub(super) log: Option<FlowLog<Lines>>,
@@ -45,6 +47,7 @@ impl<'m> Forwarder<'m> {
         Self {
             balancer,
             held: VecDeque::new(),
+            spare: None,
             extra,
             extras: 0,
             log: None,
@@ -136,12 +139,18 @@ impl<'m> Forwarder<'m> {
 
     /// Judges the held fragments of a datagram again.
     fn release(&mut self, now: Instant, datagram: Datagram) {
-        let (released, rest): (Vec<_>, Vec<_>) = self.held.drain(..).partition(|(of, _)| *of == datagram);
-        self.held.extend(rest);
-        let mut frame = Frame::new();
+        // The others stay where they are, and no frame is made: whoever sends fragments has this happen at every second.
+        let (mut released, mut at) = (Vec::new(), 0);
+        while let Some((of, _)) = self.held.get(at) {
+            if *of == datagram {
+                released.extend(self.held.remove(at));
+            } else {
+                at += 1;
+            }
+        }
+        let mut frame = self.spare.take().unwrap_or_default();
         for (_, bytes) in released {
-            frame.room()[..bytes.len()].copy_from_slice(&bytes);
-            frame.set_length(bytes.len());
+            frame.copy_from_bytes(&bytes);
             if self.judge(now, &mut frame).0
                 && let Some(extra) = self.extra.get_mut(self.extras)
             {
@@ -149,6 +158,7 @@ impl<'m> Forwarder<'m> {
                 self.extras += 1;
             }
         }
+        self.spare = Some(frame);
     }
 
     /// Writes to the log what ended.

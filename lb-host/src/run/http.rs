@@ -21,7 +21,7 @@ pub(super) struct Answers {
     pub(super) counts: Arc<dyn Fn() -> Option<Counts> + Send + Sync>,
 }
 
-/// Answers `/metrics`, `/healthz` and `/livez`. Returns the address it listens on, and what ends it.
+/// Answers `/metrics`, `/healthz`, `/livez` and `/proxyMode`. Returns the address it listens on, and what ends it.
 ///
 /// # Errors
 /// The address can't be listened on.
@@ -49,7 +49,12 @@ impl Answers {
                 self.metrics.livez(health.status);
                 (health.status, json(), health.body)
             }
-            _ => (404, Vec::new(), "there are /metrics, /healthz and /livez\n".to_owned()),
+            // As kube-proxy has it beside its metrics.
+            "/proxyMode" => match self.status.mode() {
+                Some(mode) => (200, Vec::new(), mode.to_owned()),
+                None => (503, Vec::new(), "there is no node yet, or rules without one\n".to_owned()),
+            },
+            _ => (404, Vec::new(), "there are /metrics, /healthz, /livez and /proxyMode\n".to_owned()),
         }
     }
 }

@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -187,11 +187,30 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
     let clock = Clock::start();
     let (events, happened) = channel();
     signals(events.clone())?;
+    let metrics = Arc::new(Metrics::new());
+    let status = Arc::new(Status::new(clock.now(), (0..options.workers).map(|_| AtomicU64::new(0)).collect()));
+    let counting: Arc<OnceLock<Weak<Crew>>> = Arc::default();
+    let answers = Answers {
+        clock,
+        status: status.clone(),
+        metrics: metrics.clone(),
+        counts: {
+            let counting = counting.clone();
+            Arc::new(move || counting.get()?.upgrade()?.counts().ok())
+        },
+    };
+    let served = options.metrics.map(|address| http::serve(address, answers.clone())).transpose()?;
+    if let Some((address, _)) = &served {
+        info!(%address, "answering /metrics, /healthz and /livez");
+    }
     options.origin.watch(Notice(events.clone()))?;
     // §2.8: nothing is forwarded before everything was listed once.
-    match happened.recv()? {
-        Event::Changed => {}
-        Event::Signal(_) | Event::Ended => return Ok(()),
+    loop {
+        match happened.recv()? {
+            Event::Changed => break,
+            Event::Signal(SIGHUP) => info!("SIGHUP: no objects were read yet"),
+            Event::Signal(_) | Event::Ended => return Ok(()),
+        }
     }
     let began = clock::now();
     let objects = options.origin.read()?;
@@ -238,34 +257,24 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
         clock,
         log: options.log.as_deref().map(|path| Lines::append(path, unwritten.clone())).transpose()?,
         journal,
-        seen: (0..options.workers).map(|_| AtomicU64::new(clock.now().as_nanos())).collect(),
+        seen: status.seen(),
     };
     let (crew, restored) = Crew::start(options.workers, &setup, &events)?;
     let crew = Arc::new(crew);
-    let metrics = Arc::new(Metrics::new());
     metrics.restored(restored);
     if restored < found {
         warn!(found, restored, "not all flows of the file could be taken over");
     }
-    let status = Arc::new(Status::new(clock.now(), setup.seen.clone()));
     drop(setup);
-    let counting = Arc::downgrade(&crew);
-    let answers = Answers {
-        clock,
-        status: status.clone(),
-        metrics: metrics.clone(),
-        counts: Arc::new(move || counting.upgrade()?.counts().ok()),
-    };
-    let served = options.metrics.map(|address| http::serve(address, answers.clone())).transpose()?;
-    if let Some((address, _)) = &served {
-        info!(%address, "answering /metrics, /healthz and /livez");
-    }
+    // Nobody else sets it.
+    let _ = counting.set(Arc::downgrade(&crew));
     let neighbours = Neighbours::open(&options.answer_arp)?;
     let health_ports = HealthPorts::default();
     let mut plane = Plane { clock, crew, metrics, status, answers, health_ports, neighbours, unwritten };
     plane.metrics.synced(clock.now(), clock::now() - began, source.changes(&objects), false);
     plane.tell(&source, &objects);
     let devices: Vec<_> = options.devices.iter().map(Name::to_string).collect();
+    plane.status.forwarding(clock.now());
     info!(devices = devices.join(" "), flows = restored, "forwarding");
 
     let outcome = plane.wait(&happened, &mut source, &mut options);

@@ -28,6 +28,8 @@ struct State {
     queued: Option<Instant>,
     /// Whether the node is to stay (§10.6).
     eligible: bool,
+    /// Whether there were objects, so that packets are forwarded (§2.8).
+    forwarding: bool,
     ending: bool,
     node: Option<Node>,
     /// Services with a health check port, and their slices.
@@ -43,9 +45,21 @@ pub(super) struct Health {
 
 impl Status {
     pub(super) fn new(now: Instant, seen: Arc<[AtomicU64]>) -> Self {
-        let state =
-            State { updated: now, queued: None, eligible: true, ending: false, node: None, checked: Vec::new() };
+        let state = State {
+            updated: now,
+            queued: None,
+            eligible: true,
+            forwarding: false,
+            ending: false,
+            node: None,
+            checked: Vec::new(),
+        };
         Self { state: Mutex::new(state), seen }
+    }
+
+    /// Where the workers say when they were at work.
+    pub(super) fn seen(&self) -> Arc<[AtomicU64]> {
+        self.seen.clone()
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
@@ -78,9 +92,22 @@ impl Status {
         ports
     }
 
+    /// The data plane has begun.
+    pub(super) fn forwarding(&self, now: Instant) {
+        for seen in &*self.seen {
+            seen.fetch_max(now.as_nanos(), Ordering::Relaxed);
+        }
+        self.with(|state| state.forwarding = true);
+    }
+
     /// The data plane is about to end: load balancers are told to send nothing new.
     pub(super) fn ending(&self) {
         self.with(|state| state.ending = true);
+    }
+
+    /// What kube-proxy's mode is called that the node is in; `None` without a node.
+    pub(super) fn mode(&self) -> Option<&'static str> {
+        self.with(|state| Some(state.node.as_ref()?.proxy.mode.name))
     }
 
     /// Whether it is about to end.
@@ -88,11 +115,12 @@ impl Status {
         self.with(|state| state.ending)
     }
 
-    /// `/healthz`: whether load balancers should send new connections here (§10.6).
+    /// `/healthz`: whether load balancers should send new connections here (§10.6). Not before packets are forwarded: other
+    /// than kube-proxy's, whose kernel goes on with the rules of before.
     pub(super) fn healthz(&self, now: Instant) -> Health {
         let live = self.is_live(now);
         self.with(|state| {
-            let eligible = state.eligible && !state.ending;
+            let eligible = state.eligible && state.forwarding && !state.ending;
             let body = format!(
                 r#"{{"lastUpdated": "{}","currentTime": "{}","nodeEligible": {eligible}}}"#,
                 time(updated(state, now, live)),
@@ -124,8 +152,11 @@ impl Status {
     fn is_live(&self, now: Instant) -> bool {
         let seen = self.seen.iter().map(|seen| seen.load(Ordering::Relaxed)).min().unwrap_or(0);
         let seen = Instant::from_nanos(seen);
-        let waiting = self.with(|state| state.queued);
-        waiting.is_none_or(|since| now.saturating_since(since) <= PATIENCE) && now.saturating_since(seen) <= BATCH
+        let (waiting, forwarding) = self.with(|state| (state.queued, state.forwarding));
+        // An API server may take its time.
+        !forwarding
+            || waiting.is_none_or(|since| now.saturating_since(since) <= PATIENCE)
+                && now.saturating_since(seen) <= BATCH
     }
 }
 
@@ -162,7 +193,7 @@ mod tests {
             ("the process goes", None, false, 100, true, true, 100, 503, 200),
         ] {
             let status = Status::new(START, [100, seen].map(|seen| AtomicU64::new(after(seen).as_nanos())).into());
-            status.with(|state| state.eligible = eligible);
+            status.with(|state| (state.eligible, state.forwarding) = (eligible, true));
             queued.into_iter().for_each(|at| status.queued(after(at)));
             if settled {
                 status.settled(after(asked));
@@ -176,8 +207,19 @@ mod tests {
     }
 
     #[test]
+    fn it_is_alive_and_not_ready_until_there_were_objects() {
+        let status = Status::new(START, [AtomicU64::new(0)].into());
+        let both = |at| (status.healthz(after(at)).status, status.livez(after(at)).status);
+        assert_eq!(both(1000), (503, 200));
+        status.forwarding(after(1000));
+        assert_eq!(both(1001), (200, 200));
+        assert_eq!(both(1011), (503, 503), "from then on workers are to be at work");
+    }
+
+    #[test]
     fn its_body_is_what_kube_proxy_writes() {
         let status = Status::new(START, [AtomicU64::new(START.as_nanos())].into());
+        status.forwarding(START);
         let expected = "{\"lastUpdated\": \"2023-11-14T22:13:20Z\",\"currentTime\": \"2023-11-14T22:13:20Z\",\
                         \"nodeEligible\": true}";
         assert_eq!(status.healthz(START).body, expected);

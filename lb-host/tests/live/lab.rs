@@ -212,6 +212,24 @@ impl Lab {
         until(&format!("port {port} of {name}"), listening);
     }
 
+    /// Waits until nobody waits to be accepted at a TCP port of a namespace to which no new connections go.
+    pub(crate) fn until_accepted(&self, name: &str, port: u16) {
+        let mut looks = 0;
+        let accepted = || {
+            let these = ["-Htn", "state", "listening", "state", "syn-recv", &format!("sport = :{port}")];
+            let sockets = text(self.command(name, "ss").args(these).output().expect("ss")).expect("sockets");
+            let waits = |line: &str| {
+                let mut words = line.split_whitespace();
+                let (state, queued) = (words.next(), words.next());
+                state == Some("SYN-RECV") || (state == Some("LISTEN") && queued != Some("0"))
+            };
+            // What was sent there last may be on its way.
+            looks = if sockets.lines().any(waits) { 0 } else { looks + 1 };
+            looks == 3
+        };
+        until(&format!("port {port} of {name} to have accepted all"), accepted);
+    }
+
     /// What curl gets from a namespace: the body, or curl's complaint.
     pub(crate) fn curl(&self, name: &str, url: &str) -> Result<String, String> {
         let output = self.command(name, "curl").args(["-sS", "-m", "5", url]).output().expect("curl");
