@@ -31,7 +31,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("wire", &["tuple"]),
     ("flow", &["config", "hash", "memory::Block", "prefetch::prefetch", "time", "tuple"]),
     ("pick", &["hash", "rng", "rules::Backend", "rules::Pool", "rules::Segment", "scheduler", "tuple"]),
-    ("rules", &["hash", "packet::Origin", "prefetch::prefetch", "scheduler", "tuple", "verdict"]),
+    ("rules", &["hash", "packet::Origin", "prefetch", "scheduler", "tuple", "verdict"]),
     ("nat", &["tuple", "wire"]),
     // Which core a packet is for: read off its headers and the rules, before any of it is judged.
     ("steer", &["hash", "rules::Receiver", "rules::RuleTable", "tuple", "wire"]),

@@ -34,7 +34,7 @@ use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, RejectReason, Verdict};
 use crate::wire::plain::Plain;
 use crate::wire::{self, Content, Headers};
-use ahead::Ruling;
+use ahead::Prospect;
 use limiter::Limiter;
 use signal::{signal, signal_of};
 
@@ -46,6 +46,9 @@ const CHUNK: usize = if usize::BITS >= 64 { 32 } else { 4 };
 
 /// Whether a batch looks ahead for packets of no known flow: not where memory is not waited for, and code is dear.
 const LOOKS_AHEAD: bool = usize::BITS >= 64;
+
+/// For how many packets of a chunk there is room to keep what was found out ahead.
+const AHEAD: usize = if LOOKS_AHEAD { CHUNK } else { 0 };
 
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {
@@ -154,10 +157,10 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                 }
                 continue;
             }
-            let mut rulings = [None; CHUNK];
-            self.look_ahead(packets, &plain, &places, &mut names, &mut rulings);
-            for (((packet, plain), name), ruling) in packets.iter_mut().zip(&plain).zip(&names).zip(&rulings) {
-                self.conclude(packet, plain, *name, begun, *ruling);
+            let mut ahead = [const { None }; AHEAD];
+            self.look_ahead(packets, &plain, &places, &mut names, &mut ahead);
+            for (((packet, plain), name), prospect) in packets.iter_mut().zip(&plain).zip(&names).zip(&ahead) {
+                self.conclude(packet, plain, *name, begun, prospect.as_ref());
             }
         }
     }
@@ -167,7 +170,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Judges a packet. A plain one takes a short way if it is of a known flow that is in order, as nearly all are, or of
-    /// no flow and no service. `name` was looked up when as many flows had `begun`; the `ruling` is for a new flow.
+    /// no flow and no service. `name` was looked up when as many flows had `begun`; `ahead` is what is known of a new flow.
     #[inline(always)]
     fn conclude(
         &mut self,
@@ -175,22 +178,23 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         plain: &Option<Plain>,
         name: Name,
         begun: u64,
-        ruling: Option<Ruling>,
+        ahead: Option<&Prospect>,
     ) {
         packet.releases = None;
         if let Some(plain) = plain
-            && (self.forward_plain(packet, plain, name, false) || self.pass_plain(packet, plain, name, begun))
+            && (self.forward_plain(packet, plain, name, false)
+                || (ahead.is_none() && self.pass_plain(packet, plain, name, begun)))
         {
             return;
         }
-        self.judge(packet, plain, name == Name::NONE && self.flows.begun() == begun, ruling);
+        self.judge(packet, plain, name == Name::NONE && self.flows.begun() == begun, ahead);
     }
 
     /// Judges a packet by the long way. A plain one that is `unknown` is surely of no flow.
     #[inline(never)]
-    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool, ruling: Option<Ruling>) {
+    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool, ahead: Option<&Prospect>) {
         let verdict = match plain {
-            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain), unknown, ruling) {
+            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain), unknown, ahead) {
                 Ok((flow, direction)) if self.forward_plain(packet, plain, Name::new(flow.0, direction), true) => {
                     return;
                 }
@@ -234,13 +238,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
 
     /// The flow that a packet belongs to, begun if it is the first, and which way the packet goes; or what becomes of the
     /// packet instead.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn flow_of(
         &mut self,
         packet: &Packet<'_>,
         tuple: &Packed,
         signal: Signal,
         unknown: bool,
-        ruling: Option<Ruling>,
+        ahead: Option<&Prospect>,
     ) -> Result<(FlowId, Direction), Verdict> {
         let hash = self.flows.hash(tuple);
         let hit = if unknown { Hit::None } else { self.hit(tuple, hash, signal) };
@@ -248,7 +253,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Hit::Flow(flow, direction) => Ok((flow, direction)),
             Hit::Stale => Err(Verdict::Drop(DropReason::StaleFlow)),
             Hit::None | Hit::Released => {
-                let begun = self.begin(packet, tuple, hash, signal, ruling);
+                let begun = self.begin(packet, tuple, hash, signal, ahead);
                 if matches!(hit, Hit::Released) {
                     self.counters.flows_reselected += u64::from(begun.is_ok());
                     self.counters.flows_cut += u64::from(begun.is_err());
@@ -275,7 +280,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// The flow of a tuple of this hash. One whose deadline has passed is forgotten on the way.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn find_live(&mut self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
+        if LOOKS_AHEAD && self.flows.lacks(hash) { None } else { self.find_near(hash, tuple) }
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(never))]
+    fn find_near(&mut self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
         let (flow, direction) = self.flows.find(hash, tuple)?;
         if self.flows.entry(flow)?.is_expired(self.ticks) {
             self.flows.remove(flow);

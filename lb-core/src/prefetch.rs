@@ -5,6 +5,9 @@
 //! longer: benches/README.md has the figures.
 #![allow(unsafe_code, reason = "prefetch instructions are intrinsics, and no safe function wraps them yet")]
 
+/// Whether this target can be asked at all; where it can't, working out what to ask for is in vain.
+pub(crate) const ASKS: bool = cfg!(target_arch = "x86_64");
+
 /// Asks for the line that this value begins in. On targets without such an instruction nothing happens.
 #[inline(always)]
 pub(crate) fn prefetch<T>(value: &T) {

@@ -1,7 +1,7 @@
 //! A small seeded generator for choices that need spread, not secrecy.
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
@@ -9,6 +9,7 @@ impl Rng {
         Self(seed)
     }
 
+    #[inline]
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -66,6 +66,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether neither earlier flows nor other live ones count: the packet and chance alone.
+    pub(crate) const fn forgets(self) -> bool {
+        !matches!(self, Self::RoundRobin) && !self.counts()
+    }
+
     /// Whether it asks how many live flows a backend has.
     pub(crate) const fn counts(self) -> bool {
         matches!(self, Self::LeastConnections | Self::ShortestExpectedDelay | Self::NeverQueue)

@@ -74,10 +74,12 @@ impl Steer {
     }
 
     /// The core that has all flows of this client, below [`cores`](Self::cores).
+    #[inline]
     pub fn client(&self, address: Address) -> u16 {
-        if self.cores == 1 {
-            return 0;
-        }
+        if self.cores == 1 { 0 } else { self.share(address) }
+    }
+
+    fn share(&self, address: Address) -> u16 {
         ((u64::from(self.hash.of(address.bits(), 0)) * u64::from(self.cores)) >> 32) as u16
     }
 

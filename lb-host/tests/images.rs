@@ -91,7 +91,7 @@ fn an_image_says_what_its_objects_do() {
         let told = told.split_once(": ").expect("node: sizes").1;
         let inspected = output(&format!("inspect {path}"));
         let (header, table) = inspected.split_once("\n\n").expect("a header and a table");
-        assert_eq!(header, format!("rule image of version 2, {}", told.trim_end()), "{arguments}");
+        assert_eq!(header, format!("rule image of version 3, {}", told.trim_end()), "{arguments}");
         assert!(told.contains(&format!(" {} bytes:", image.len())), "{told}");
         assert_eq!(table, output(&format!("get rules {arguments}")), "{arguments}");
         assert_eq!(output(&format!("get rules --image {path}")), table, "{arguments}");
@@ -121,7 +121,7 @@ fn what_is_no_image_is_refused() {
         (image[..length - 1].to_vec(), cut.as_str()),
         (image[..100].to_vec(), cut.as_str()),
         (changed(200, &[0xff]), "rule image does not match its checksum: fetch or compile it again"),
-        (changed(8, &[9]), "rule image of version 9, this engine reads version 2: compile it again"),
+        (changed(8, &[9]), "rule image of version 9, this engine reads version 3: compile it again"),
     ] {
         let expected = format!("error: -: {expected}\n");
         lb(&["inspect", "-"]).write_stdin(bytes).assert().code(2).stdout("").stderr(expected);

@@ -1,18 +1,45 @@
 //! What a batch finds out about packets that begin flows, before the first of them does.
 //!
 //! Memory is asked for step by step, for all packets of a chunk together. What the rules say is settled here already, as
-//! they can't change meanwhile; which backend a flow gets is guessed, only to ask for the index buckets of its answers.
+//! they can't change meanwhile. Where a backend depends on the packet and on chance alone it is chosen here too, by a copy of the
+//! generator: if that has not moved by the time that the flow begins, it would choose the same again.
 
-use super::begin::answer;
-use super::{Balancer, CHUNK};
+use super::begin::{answer, forged};
+use super::{AHEAD, Balancer, CHUNK};
 use crate::flow::{Name, Place};
+use crate::nat::PortRange;
 use crate::packet::{Origin, Packet};
 use crate::pick::Chooser;
 use crate::rng::Rng;
-use crate::rules::{Fate, RuleTable};
-use crate::tuple::Tuple;
+use crate::rules::{Answer, Decision, Fate, NodeRules, RuleTable};
 use crate::tuple::packed::Packed;
+use crate::tuple::{Family, Tuple};
 use crate::wire::plain::Plain;
+
+/// What is known of a new flow before it begins.
+pub(super) struct Prospect {
+    pub(super) ruling: Ruling,
+    pub(super) offer: Option<Offer>,
+}
+
+/// What holds for all packets of a chunk.
+struct Here<'r> {
+    node: NodeRules<'r>,
+    /// Those to masquerade with.
+    ports: Option<PortRange>,
+}
+
+/// A backend for a new flow, as its answers show it.
+pub(super) struct Offer {
+    /// The tuple of the answers, and its hash.
+    pub(super) reply: Packed,
+    pub(super) hash: u64,
+    /// The source is replaced, by the port that is tried first.
+    pub(super) masquerade: bool,
+    /// The generator that chose, before it did and after.
+    pub(super) before: Rng,
+    pub(super) after: Rng,
+}
 
 /// What the rules say of a new flow.
 #[derive(Clone, Copy)]
@@ -25,9 +52,13 @@ pub(super) struct Ruling {
 }
 
 impl Ruling {
-    /// The ruling on a flow that begins with this tuple; `slot` is whose address it dials, if that is known.
-    pub(super) fn of<M: AsRef<[u8]>>(rules: &RuleTable<M>, tuple: &Tuple, origin: Origin, slot: Option<u32>) -> Self {
-        let decision = rules.decide_of(tuple, origin, slot);
+    /// The ruling on a flow that begins with this tuple.
+    pub(super) fn of<M: AsRef<[u8]>>(rules: &RuleTable<M>, tuple: &Tuple, origin: Origin) -> Self {
+        Self::by(&rules.decide(tuple, origin))
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn by(decision: &Decision<'_>) -> Self {
         let keeps = decision.service.zip(decision.class);
         Self {
             fate: decision.fate,
@@ -61,10 +92,10 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         plain: &[Option<Plain>; CHUNK],
         places: &[Place; CHUNK],
         names: &mut [Name; CHUNK],
-        rulings: &mut [Option<Ruling>; CHUNK],
+        ahead: &mut [Option<Prospect>; AHEAD],
     ) {
-        let (mut slots, mut dialling) = ([None; CHUNK], false);
-        for (((plain, place), name), slot) in plain.iter().zip(places).zip(&mut *names).zip(&mut slots) {
+        let (mut owners, mut dialling) = ([None; CHUNK], false);
+        for (((plain, place), name), owner) in plain.iter().zip(places).zip(&mut *names).zip(&mut owners) {
             let Some(plain) = plain.as_ref().filter(|_| !name.is_flows()) else { continue };
             let second = self.flows.unlikely(*place);
             if second.is_flows() {
@@ -76,58 +107,119 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
                 continue;
             }
             // A Vip is looked for first, as nearly all that dials a service's address dials a port of it.
-            *slot = self.rules.dialled(plain.tuple.dialled());
-            match *slot {
-                Some(slot) => self.rules.prefetch_slot(slot),
+            *owner = self.rules.dialled(plain.tuple.dialled());
+            match *owner {
+                Some(owner) if !self.rules.is_small() => self.rules.prefetch_segment(owner),
                 None if self.rules.is_nobodys(plain.tuple.destination()) => {
                     *name = Name::NOBODYS;
                     continue;
                 }
-                None => {}
+                _ => {}
             }
             dialling = true;
         }
         if dialling {
-            self.rule(packets, plain, names, &slots, rulings);
+            self.rule_all(packets, plain, names, &owners, ahead);
         }
     }
 
-    fn rule(
+    fn rule_all(
         &self,
         packets: &[Packet<'_>],
         plain: &[Option<Plain>; CHUNK],
         names: &[Name; CHUNK],
-        slots: &[Option<u32>; CHUNK],
-        rulings: &mut [Option<Ruling>; CHUNK],
+        owners: &[Option<Answer<'_>>; CHUNK],
+        ahead: &mut [Option<Prospect>; AHEAD],
     ) {
-        if !self.rules.is_small() {
-            slots.iter().flatten().for_each(|slot| self.rules.prefetch_segment(*slot));
-        }
-        let (mut rng, guesses) = (self.rng.clone(), !self.flows.is_small());
+        let Some(node) = self.rules.node() else { return };
+        let (here, mut rng) = (Here { ports: self.ports(&node), node }, self.rng.clone());
         let unknown = plain.iter().zip(names).map(|(plain, name)| plain.as_ref().filter(|_| *name == Name::NONE));
-        for (((plain, slot), packet), ruling) in unknown.zip(slots).zip(packets).zip(rulings) {
-            let Some(plain) = plain else { continue };
-            let tuple = Tuple::from(&plain.tuple);
-            let ruled = Ruling::of(&self.rules, &tuple, packet.meta.origin, *slot);
-            *ruling = Some(ruled);
-            if guesses && let Some(reply) = self.guess(&tuple, &ruled, &mut rng) {
-                self.flows.prefetch_both(self.flows.hash(&Packed::from(&reply)));
-            }
+        for (((plain, owner), packet), prospect) in unknown.zip(owners).zip(packets).zip(ahead) {
+            let Some(Plain { tuple, .. }) = plain else { continue };
+            *prospect = match tuple.family {
+                Family::V4 => self.rule_v4(&here, tuple, packet.meta.origin, *owner, &mut rng),
+                Family::V6 => self.rule_v6(&here, tuple, packet.meta.origin, *owner, &mut rng),
+            };
         }
+        [Family::V4, Family::V6].into_iter().for_each(|family| self.flows.prefetch_free(family));
     }
 
-    /// The tuple that a new flow's answers may have: right where chance alone chooses, and all flows before are new as well.
-    fn guess(&self, tuple: &Tuple, ruling: &Ruling, rng: &mut Rng) -> Option<Tuple> {
-        let Fate::Forward { pool, masquerade, hairpin } = ruling.fate else { return None };
-        let (segment, node) = (self.rules.segment(ruling.slot?)?, self.rules.node()?);
+    // Each family has a function of its own, in which the compiler knows of which one addresses are.
+
+    #[inline(never)]
+    fn rule_v4(
+        &self,
+        here: &Here<'_>,
+        key: &Packed,
+        origin: Origin,
+        owner: Option<Answer<'_>>,
+        rng: &mut Rng,
+    ) -> Option<Prospect> {
+        self.rule(here, &key.known_as(Family::V4), origin, owner, rng)
+    }
+
+    #[inline(never)]
+    fn rule_v6(
+        &self,
+        here: &Here<'_>,
+        key: &Packed,
+        origin: Origin,
+        owner: Option<Answer<'_>>,
+        rng: &mut Rng,
+    ) -> Option<Prospect> {
+        self.rule(here, &key.known_as(Family::V6), origin, owner, rng)
+    }
+
+    /// What becomes of a flow that begins with a packet of this tuple.
+    #[inline(always)]
+    fn rule(
+        &self,
+        here: &Here<'_>,
+        key: &Packed,
+        origin: Origin,
+        owner: Option<Answer<'_>>,
+        rng: &mut Rng,
+    ) -> Option<Prospect> {
+        let tuple = Tuple::from(key);
+        let decision = self.rules.decide_of(&here.node, &tuple, origin, owner);
+        let offer = match forged(&tuple, origin) {
+            None => self.offer(here, key, &tuple, &decision, rng),
+            Some(_) => None,
+        };
+        if let Some(Offer { hash, .. }) = &offer
+            && !self.flows.is_small()
+        {
+            self.flows.prefetch_key(*hash);
+        }
+        Some(Prospect { ruling: Ruling::by(&decision), offer })
+    }
+
+    /// Its backend, if nothing but the packet and chance has a say in that.
+    #[inline(always)]
+    fn offer(
+        &self,
+        here: &Here<'_>,
+        key: &Packed,
+        tuple: &Tuple,
+        decision: &Decision<'_>,
+        rng: &mut Rng,
+    ) -> Option<Offer> {
+        let Fate::Forward { pool, masquerade, hairpin } = decision.fate else { return None };
+        let (_, segment) = decision.service?;
+        let forgets = segment.affinity().is_none() && segment.scheduler().forgets();
+        if !forgets || self.steer.client(tuple.source) != self.core {
+            return None;
+        }
+        let before = rng.clone();
         let chooser = Chooser { cursor: &mut 0, rng, key: self.rules.key(), load: |_: &_| 0 };
         let backend = chooser.choose(&segment, pool, tuple)?;
         let masquerade = masquerade || (hairpin && backend.address == tuple.source);
-        let mut reply = answer(tuple, backend.address, backend.port, masquerade, &node)?;
+        let mut reply = answer(key, backend.address, backend.port, masquerade, &here.node)?;
         if masquerade {
-            let ports = self.ports(&node)?;
-            reply.destination_port = ports.candidates(rng.below(ports.count()), 1).next()?;
+            let ports = here.ports?;
+            reply = reply.to_port(ports.candidates(rng.below(ports.count()), 1).next()?);
         }
-        Some(reply)
+        let hash = self.flows.hash(&reply);
+        self.suits(key, &reply).then(|| Offer { reply, hash, masquerade, before, after: rng.clone() })
     }
 }

@@ -2,10 +2,10 @@
 
 use core::time::Duration;
 
-use super::ahead::Ruling;
+use super::ahead::{Prospect, Ruling};
 use super::{Balancer, flags, load_key};
 use crate::flow::affinity::Visitor;
-use crate::flow::table::Full;
+use crate::flow::table::{Beginning, Full};
 use crate::flow::{Flags, FlowId, Signal, State};
 use crate::nat::{self, PortRange};
 use crate::packet::{Origin, Packet};
@@ -17,7 +17,23 @@ use crate::verdict::{DropReason, Verdict};
 
 impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// Begins a flow for its first packet, or says what becomes of the packet instead.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn begin(
+        &mut self,
+        packet: &Packet<'_>,
+        key: &Packed,
+        hash: u64,
+        signal: Signal,
+        ahead: Option<&Prospect>,
+    ) -> Result<FlowId, Verdict> {
+        match ahead.and_then(|prospect| self.take_up(key, hash, signal, prospect)) {
+            Some(begun) => begun,
+            None => self.begin_by(packet, key, hash, signal, ahead.map(|prospect| prospect.ruling)),
+        }
+    }
+
+    #[inline(never)]
+    fn begin_by(
         &mut self,
         packet: &Packet<'_>,
         key: &Packed,
@@ -26,8 +42,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         ruling: Option<Ruling>,
     ) -> Result<FlowId, Verdict> {
         let (now, original) = (self.now, &Tuple::from(key));
-        self.flows.prefetch_free(key.family);
-        let ruling = ruling.unwrap_or_else(|| Ruling::of(&self.rules, original, packet.meta.origin, None));
+        let ruling = ruling.unwrap_or_else(|| Ruling::of(&self.rules, original, packet.meta.origin));
         let (pool, masquerade, hairpin) = match ruling.fate {
             Fate::Pass => return Err(Verdict::Pass),
             Fate::Accept | Fate::Punt => return Err(Verdict::Accept),
@@ -78,19 +93,14 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         };
         // §8.2: who is served by itself must see another's address, or it would answer itself directly.
         let masquerade = masquerade || (hairpin && address == original.source);
-        let reply = answer(original, address, port, masquerade, &node);
+        let reply = answer(key, address, port, masquerade, &node);
         let reply = reply.ok_or(Verdict::Drop(DropReason::NoMasqueradeAddress))?;
         let ports = self.ports(&node);
         let counted = segment.scheduler().counts().then(|| load_key(&self.key, segment.id(), address, port));
-        let direct = ruling.direct;
-        let checked = self.rules.generation();
         let (reply, reply_hash) =
-            self.free_reply(key, (&reply).into(), masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
+            self.free_reply(key, reply, masquerade, ports).ok_or(Verdict::Drop(DropReason::NoPort))?;
         let first = State::first(signal, original.protocol);
-        let flow = self.insert([key, &reply], [hash, reply_hash], first, flags(masquerade, direct))?;
-        if let Some(entry) = self.flows.entry_mut(flow) {
-            (entry.slot, entry.checked) = (slot, checked);
-        }
+        let flow = self.insert([key, &reply], [hash, reply_hash], slot, first, flags(masquerade, ruling.direct))?;
         if let Some(key) = counted {
             self.flows.count(flow, key);
         }
@@ -100,21 +110,48 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         Ok(flow)
     }
 
+    /// Begins the flow that was prepared ahead. `None`, and nothing done, if chance has been asked or the reply tuple taken
+    /// since: [`begin`](Self::begin) then comes to something else.
+    #[inline(always)]
+    fn take_up(
+        &mut self,
+        key: &Packed,
+        hash: u64,
+        signal: Signal,
+        prospect: &Prospect,
+    ) -> Option<Result<FlowId, Verdict>> {
+        let (slot, offer) = (prospect.ruling.slot?, prospect.offer.as_ref()?);
+        if self.rng != offer.before || self.find_live(offer.hash, &offer.reply).is_some() {
+            return None;
+        }
+        self.rng = offer.after.clone();
+        self.counters.port_tries += u64::from(offer.masquerade);
+        self.counters.ports_changed += u64::from(offer.masquerade);
+        let first = State::first(signal, key.protocol());
+        let flags = flags(offer.masquerade, prospect.ruling.direct);
+        let begun = self.insert([key, &offer.reply], [hash, offer.hash], slot, first, flags);
+        self.flows.prefetch_free(key.family);
+        Some(begun)
+    }
+
+    /// Puts a flow in the table that is in order by the rules of now, and is of the service port in this slot.
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(super) fn insert(
         &mut self,
         tuples @ [original, reply]: [&Packed; 2],
         hashes: [u64; 2],
+        slot: u32,
         state: State,
         flags: Flags,
     ) -> Result<FlowId, Verdict> {
-        let now = self.ticks;
         let changes = nat::changes(original, &reply.reversed()).map(|change| change.0);
-        let inserted = self.flows.insert(now, tuples, hashes, changes, state, flags);
+        let (checked, deadline) = (self.rules.generation(), self.ticks.plus(self.lifetimes.of(state)));
+        let beginning = Beginning { tuples, hashes, changes, slot, checked, state, flags, deadline };
+        let inserted = self.flows.insert(self.ticks, &beginning);
         let (Ok((_, ended)) | Err(Full(ended))) = inserted;
         self.counters.flows_expired += ended.expired;
         self.counters.flows_evicted += ended.evicted;
         let (flow, _) = inserted.map_err(|_| Verdict::Drop(DropReason::FlowTableFull))?;
-        self.flows.touch(flow, state, now.plus(self.lifetimes.of(state)));
         self.counters.flows_created += 1;
         Ok(flow)
     }
@@ -158,32 +195,35 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// The hash of a reply tuple if no flow has it, and its packets come to this core.
     fn free_hash(&mut self, original: &Packed, reply: &Packed) -> Option<u64> {
         let hash = self.flows.hash(reply);
+        (self.suits(original, reply) && self.find_live(hash, reply).is_none()).then_some(hash)
+    }
+
+    /// Whether a flow that no other is in the way of may have this reply tuple: its packets come to this core.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn suits(&self, original: &Packed, reply: &Packed) -> bool {
         let comes_here = self.steer.cores() == 1 || self.steer.tuple(&self.rules, &reply.into()) == self.core;
-        (comes_here && reply != original && self.find_live(hash, reply).is_none()).then_some(hash)
+        comes_here && reply != original
     }
 }
 
 /// The tuple of answers from the backend at this address and port, until it has a port of its own. `None` if there is no
 /// address to masquerade with.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 pub(super) fn answer(
-    original: &Tuple,
+    original: &Packed,
     address: Address,
     port: u16,
     masquerade: bool,
     node: &NodeRules<'_>,
-) -> Option<Tuple> {
-    Some(Tuple {
-        source: address,
-        source_port: port,
-        destination: if masquerade { node.masquerade(address)? } else { original.source },
-        destination_port: original.source_port,
-        ..*original
-    })
+) -> Option<Packed> {
+    let to = if masquerade { Some(node.masquerade(address)?) } else { None };
+    Some(original.answered_by(address, port, to))
 }
 
 /// Why nobody can have sent this in good faith to what it dials. Loopback from the wire is the node's own, come by a
 /// path that the caller keeps others from (SEMANTICS §1, §9.5).
-fn forged(tuple: &Tuple, origin: Origin) -> Option<DropReason> {
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+pub(super) fn forged(tuple: &Tuple, origin: Origin) -> Option<DropReason> {
     if !tuple.source.is_unicast() || (origin == Origin::Pod && tuple.source.is_loopback()) {
         return Some(DropReason::MartianSource);
     }

@@ -46,7 +46,8 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             return Err(RestoreError::Taken);
         }
         let flags = flags(flow.masqueraded, flow.direct);
-        let id = self.insert(tuples.each_ref(), hashes, flow.state, flags).map_err(|_| RestoreError::Full)?;
+        let inserted = self.insert(tuples.each_ref(), hashes, u32::MAX, flow.state, flags);
+        let id = inserted.map_err(|_| RestoreError::Full)?;
         self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
         if let Some(entry) = self.flows.entry_mut(id) {
             entry.packets = flow.packets;

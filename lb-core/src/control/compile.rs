@@ -11,7 +11,7 @@ use crate::hash::Key;
 use crate::pick::maglev::{self, Turns};
 use crate::rules::bytes::{put_bytes, put_u16, put_u32, put_u64};
 use crate::rules::directory::{self, ENTRY, Hash, Question};
-use crate::rules::image::{self, CHECKED_FROM, MAGIC, SLOT, VERSION};
+use crate::rules::image::{self, CHECKED_FROM, LINE, MAGIC, VERSION};
 use crate::rules::{Pool, Segment, Vip, node, segment};
 use crate::scheduler::Scheduler;
 use crate::tuple::{Address, Family, Prefix};
@@ -106,18 +106,18 @@ pub(super) fn segment(
     put_u32(&mut bytes, 32, cluster_table.len() as u32);
     put_u32(&mut bytes, 36, own_table.len() as u32);
     put_u32(&mut bytes, 40, label.len() as u32);
-    for vip in vips {
-        bytes.extend(vip.address.bits().to_le_bytes());
-        bytes.extend(vip.port.to_le_bytes());
-        bytes.extend([vip.class as u8, 0]);
+    for numbers in [&cluster, &own] {
+        push_numbers(&mut bytes, numbers);
     }
     for backend in &backends {
         push_address(&mut bytes, backend.address, resolved.family);
         bytes.extend(backend.port.to_le_bytes());
         bytes.extend([u8::from(backend.serving) | u8::from(backend.local) << 1, 0]);
     }
-    for numbers in [&cluster, &own] {
-        push_numbers(&mut bytes, numbers);
+    for vip in vips {
+        bytes.extend(vip.address.bits().to_le_bytes());
+        bytes.extend(vip.port.to_le_bytes());
+        bytes.extend([vip.class as u8, 0]);
     }
     let mut ranges = resolved.source_ranges.clone();
     ranges.sort_unstable();
@@ -267,8 +267,7 @@ fn masquerades(node: &Node) -> Vec<(Prefix, Address)> {
 /// same bytes for the same sections.
 pub(super) fn image(key: &[u8; 16], base: u64, fingerprint: u64, sections: &[(u64, &[u8])], out: &mut Vec<u8>) {
     let hash = Hash::new(key);
-    let directory = directory(&hash, sections);
-    let mut start = image::HEADER + sections.len() * SLOT + directory.len();
+    let (directory, mut start) = directory(&hash, sections);
     out.clear();
     out.resize(image::HEADER, 0);
     put_bytes(out, 0, &MAGIC);
@@ -283,34 +282,46 @@ pub(super) fn image(key: &[u8; 16], base: u64, fingerprint: u64, sections: &[(u6
         out.extend((start as u32).to_le_bytes());
         out.extend((bytes.len() as u32).to_le_bytes());
         out.extend([0; 8]);
-        start += bytes.len();
+        start = (start + bytes.len()).next_multiple_of(LINE);
     }
+    out.resize(image::directory_at(sections.len()), 0);
     out.extend(directory);
-    sections.iter().for_each(|(_, bytes)| out.extend(*bytes));
+    for (_, bytes) in sections {
+        out.resize(out.len().next_multiple_of(LINE), 0);
+        out.extend(*bytes);
+    }
     let length = out.len() as u32;
     put_u32(out, 12, length);
     let checksum = image::checksum(out.get(CHECKED_FROM..).unwrap_or(&[]));
     put_u64(out, 16, checksum);
 }
 
-/// Who answers to what, laid out by content alone.
-fn directory(hash: &Hash, sections: &[(u64, &[u8])]) -> Vec<u8> {
-    let mut entries: Vec<(Question, u32)> = Vec::new();
-    let mut addresses = Vec::new();
-    for (slot, (id, bytes)) in sections.iter().enumerate().filter(|(_, (id, _))| *id != 0) {
-        entries.push((Question::Segment(*id), slot as u32));
-        for vip in Segment::new(bytes).vips().take_while(|_| !bytes.is_empty()) {
-            entries.push((image::question(&vip), slot as u32));
-            addresses.extend(image::address_question(&vip));
-        }
-    }
+/// Who answers to what, laid out by content alone; and where the first section begins behind it.
+fn directory(hash: &Hash, sections: &[(u64, &[u8])]) -> (Vec<u8>, usize) {
+    let segments = || sections.iter().zip(0u32..).filter(|((id, _), _)| *id != 0);
+    let vips = |bytes| Segment::new(bytes).vips().take_while(|_| !bytes.is_empty());
+    let mut addresses: Vec<Question> =
+        segments().flat_map(|((_, bytes), _)| vips(bytes)).filter_map(|vip| image::address_question(&vip)).collect();
     addresses.sort_unstable();
     let counted = addresses.chunk_by(|a, b| a == b).filter_map(|same| Some((*same.first()?, same.len() as u32)));
-    entries.extend(counted);
+    let counted: Vec<(Question, u32)> = counted.collect();
+    let listed: usize = segments().map(|((_, bytes), _)| 1 + vips(bytes).count()).sum();
     // A third stays empty, so that look-ups stay short.
-    let mut bytes = vec![0; (entries.len() * 3 / 2 + 2) * ENTRY];
-    for (question, value) in entries {
-        directory::insert(&mut bytes, hash, question, value);
+    let mut directory = vec![0; ((listed + counted.len()) * 3 / 2 + 2) * ENTRY];
+    let first = (image::directory_at(sections.len()) + directory.len()).next_multiple_of(LINE);
+    let mut start = first;
+    for ((id, bytes), slot) in sections.iter().zip(0u32..) {
+        if *id != 0 {
+            directory::insert(&mut directory, hash, Question::Segment(*id), slot, 0);
+            for vip in vips(bytes) {
+                let place = directory::place(start as u32, vip.class);
+                directory::insert(&mut directory, hash, image::question(&vip), slot, place);
+            }
+        }
+        start = (start + bytes.len()).next_multiple_of(LINE);
     }
-    bytes
+    for (question, count) in counted {
+        directory::insert(&mut directory, hash, question, count, 0);
+    }
+    (directory, first)
 }

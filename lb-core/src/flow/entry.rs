@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::clock::Ticks;
+use super::table::Beginning;
 use super::{Direction, Signal, State};
 use crate::prefetch::prefetch;
 use crate::time::Instant;
@@ -73,17 +74,19 @@ impl Flags {
 }
 
 impl Entry {
-    /// An entry for this pair of tuples; its addresses only where they are IPv4.
-    pub(super) fn new(original: &Packed, reply: &Packed, changes: [u16; 2], state: State, flags: Flags) -> Self {
-        let [before, after] = [original, reply].map(|tuple| tuple.addresses[0]);
+    /// An entry for this flow; its addresses only where they are IPv4.
+    #[inline(always)]
+    pub(super) fn new(flow: &Beginning<'_>) -> Self {
+        let [original, reply] = flow.tuples;
+        let (state, flags) = (flow.state as u32, u32::from(flow.flags.0));
         Self {
-            addresses: [before, after],
+            addresses: flow.tuples.map(|tuple| tuple.addresses[0]),
             ports: [original.ports(), reply.ports()],
-            label: original.label() | (state as u32) << STATE_FROM | u32::from(flags.0) << FLAGS_FROM,
-            changes,
-            slot: NONE,
-            checked: 0,
-            deadline: 0,
+            label: original.label() | state << STATE_FROM | flags << FLAGS_FROM,
+            changes: flow.changes,
+            slot: flow.slot,
+            checked: flow.checked,
+            deadline: flow.deadline.0,
             previous: NONE,
             next: NONE,
             packets: [0; 2],
@@ -174,9 +177,9 @@ impl Entry {
 }
 
 impl WideEntry {
-    pub(super) fn new(original: &Packed, reply: &Packed, changes: [u16; 2], state: State, flags: Flags) -> Self {
-        let entry = Entry::new(original, reply, changes, state, flags);
-        Self { entry, addresses: [original.addresses, reply.addresses] }
+    #[inline(always)]
+    pub(super) fn new(flow: &Beginning<'_>) -> Self {
+        Self { entry: Entry::new(flow), addresses: flow.tuples.map(|tuple| tuple.addresses) }
     }
 
     #[inline(always)]

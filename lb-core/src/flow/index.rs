@@ -3,7 +3,8 @@
 //! A bucket is one cache line of eight 16-bit tags and eight 32-bit names. A key may lie in either of
 //! two buckets, the second found from the first and the tag alone (partial-key cuckoo hashing: Fan et
 //! al., "Cuckoo Filter", CoNEXT 2014), so that a key can be moved without reading its flow. A key goes
-//! to its first bucket while there is room, so most look-ups touch one line.
+//! to its first bucket while there is room, and a bucket knows how many of its keys are in their second ones: nearly
+//! always none, so most look-ups touch one line, those of keys that are not there as well.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -21,7 +22,11 @@ pub(super) struct Bucket {
     tags: [u64; 2],
     /// Which flow, and in the lowest bit which of its keys.
     names: [u32; WAYS],
-    reserved: [u64; 2],
+    /// How many keys whose first bucket this is are in their second.
+    astray: u32,
+    /// Which ways have such keys of other buckets, a bit each.
+    guests: u32,
+    reserved: u64,
 }
 
 /// Which ways of a bucket have something: the highest bit of a byte for each.
@@ -109,19 +114,19 @@ impl<'m> Index<'m> {
         }
     }
 
-    /// Asks for both of its buckets.
-    #[inline]
-    pub(super) fn prefetch_both(&self, place: Place) {
-        let other = self.other(place.bucket as usize, place.tag);
-        self.prefetch(place);
-        self.prefetch(Place { bucket: other as u32, ..place });
-    }
-
-    /// Asks for the second of its buckets.
+    /// Asks for the second of its buckets, if it may be there.
     #[inline(always)]
     pub(super) fn prefetch_second(&self, place: Place) {
-        let other = self.other(place.bucket as usize, place.tag);
-        self.prefetch(Place { bucket: other as u32, ..place });
+        if let Some(second) = self.second_of(place) {
+            self.prefetch(Place { bucket: second as u32, ..place });
+        }
+    }
+
+    /// The second bucket of a key, unless that key can only be in its first.
+    #[inline(always)]
+    fn second_of(&self, Place { bucket, tag }: Place) -> Option<usize> {
+        let first = self.buckets.get(bucket as usize)?;
+        if first.astray == 0 { None } else { Some(self.other(bucket as usize, tag)) }
     }
 
     /// Whether the cache has all of it anyhow.
@@ -140,7 +145,7 @@ impl<'m> Index<'m> {
     /// The same by its second bucket.
     #[inline(always)]
     pub(super) fn second(&self, place: Place) -> Name {
-        self.any(self.other(place.bucket as usize, place.tag), place.tag)
+        self.second_of(place).map_or(Name::NONE, |second| self.any(second, place.tag))
     }
 
     #[inline(always)]
@@ -153,32 +158,65 @@ impl<'m> Index<'m> {
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
         let place @ Place { bucket, tag } = self.place(hash);
-        if self.first(place) == Name::NONE && self.second(place) == Name::NONE {
-            return None;
-        }
-        let first = bucket as usize;
-        self.buckets
-            .get(first)?
-            .find(tag, &mut is)
-            .or_else(|| self.buckets.get(self.other(first, tag))?.find(tag, &mut is))
+        let found = self.buckets.get(bucket as usize)?.find(tag, &mut is);
+        found.or_else(|| self.buckets.get(self.second_of(place)?)?.find(tag, &mut is))
+    }
+
+    /// Whether no key of this hash is here, told by tags alone: it may be untrue where it says no.
+    #[inline(always)]
+    pub(super) fn lacks(&self, hash: u64) -> bool {
+        let place = self.place(hash);
+        let lacks = |at: usize| self.buckets.get(at).is_none_or(|bucket| !bucket.has(place.tag));
+        lacks(place.bucket as usize) && self.second_of(place).is_none_or(lacks)
     }
 
     /// Adds a key; false if neither bucket has a way free nor can make one.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn insert(&mut self, hash: u64, name: Name) -> bool {
         let Place { bucket, tag } = self.place(hash);
         let first = bucket as usize;
-        let second = self.other(first, tag);
-        self.put(first, tag, name)
-            || self.put(second, tag, name)
-            || ((self.make_way(first) || self.make_way(second))
-                && (self.put(first, tag, name) || self.put(second, tag, name)))
+        self.put(first, tag, name, false) || self.insert_aside(first, tag, name)
     }
 
-    fn put(&mut self, at: usize, tag: u16, name: Name) -> bool {
+    /// Adds a key whose first bucket is full.
+    #[cold]
+    fn insert_aside(&mut self, first: usize, tag: u16, name: Name) -> bool {
+        let second = self.other(first, tag);
+        self.put(second, tag, name, true)
+            || ((self.make_way(first) || self.make_way(second))
+                && (self.put(first, tag, name, false) || self.put(second, tag, name, true)))
+    }
+
+    /// Puts a key into a bucket: its first, or as a guest its second.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn put(&mut self, at: usize, tag: u16, name: Name, guest: bool) -> bool {
         let Some(bucket) = self.buckets.get_mut(at) else { return false };
         let Some(way) = bucket.equal(0).first() else { return false };
         bucket.set(way, tag, name);
+        if guest {
+            bucket.guests |= 1 << way;
+            self.stray(at, tag, 1);
+        }
         true
+    }
+
+    /// Takes the key out of a way.
+    fn clear(&mut self, at: usize, way: usize) {
+        let Some(bucket) = self.buckets.get_mut(at) else { return };
+        let (tag, guest) = (bucket.tag(way), bucket.guests >> way & 1);
+        bucket.set(way, 0, Name(0));
+        bucket.guests &= !(1 << way);
+        if guest != 0 {
+            self.stray(at, tag, u32::MAX);
+        }
+    }
+
+    /// Counts one more, or one less, of the first bucket's keys that are in their second, which is the one at `at`.
+    fn stray(&mut self, at: usize, tag: u16, more: u32) {
+        let first = self.other(at, tag);
+        if let Some(first) = self.buckets.get_mut(first) {
+            first.astray = first.astray.wrapping_add(more);
+        }
     }
 
     /// Moves one key of a full bucket to its other bucket, where a key may first have to be moved in the
@@ -193,16 +231,15 @@ impl<'m> Index<'m> {
     fn move_one(&mut self, at: usize, make_way: impl Fn(&mut Self, usize) -> bool) -> bool {
         let Some(&bucket) = self.buckets.get(at) else { return false };
         for (way, &name) in bucket.names.iter().enumerate() {
-            let tag = bucket.tag(way);
+            let (tag, name, goes_home) = (bucket.tag(way), Name(name), bucket.guests >> way & 1 != 0);
             let other = self.other(at, tag);
             if other == at {
                 continue;
             }
-            let moved = self.put(other, tag, Name(name)) || (make_way(self, other) && self.put(other, tag, Name(name)));
-            if moved {
-                if let Some(bucket) = self.buckets.get_mut(at) {
-                    bucket.set(way, 0, Name(0));
-                }
+            if self.put(other, tag, name, !goes_home)
+                || (make_way(self, other) && self.put(other, tag, name, !goes_home))
+            {
+                self.clear(at, way);
                 return true;
             }
         }
@@ -215,9 +252,9 @@ impl<'m> Index<'m> {
         let first = bucket as usize;
         let second = self.other(first, tag);
         for at in [first, second] {
-            let Some(bucket) = self.buckets.get_mut(at) else { continue };
+            let Some(bucket) = self.buckets.get(at) else { continue };
             if let Some(way) = bucket.equal(tag).find(|way| bucket.names.get(*way) == Some(&name.0)) {
-                bucket.set(way, 0, Name(0));
+                self.clear(at, way);
                 return;
             }
         }
@@ -235,6 +272,12 @@ impl Bucket {
         let zero = |word: u64| word.wrapping_sub(ONES) & !word;
         let [one, other] = self.tags;
         Ways((zero(one ^ tag) & HIGHEST) >> 8 | zero(other ^ tag) & HIGHEST)
+    }
+
+    /// Whether any way has this tag.
+    #[inline(always)]
+    fn has(&self, tag: u16) -> bool {
+        self.equal(tag).0 != 0
     }
 
     fn tag(&self, way: usize) -> u16 {
@@ -335,7 +378,8 @@ mod tests {
                 index.remove(hash, name(i));
                 assert!(index.find(hash, |found| found == name(i)).is_none());
             }
-            assert!(index.buckets.iter().all(|bucket| bucket.tags == [0; 2]));
+            let nothing = |bucket: &Bucket| (bucket.tags, bucket.astray, bucket.guests) == ([0; 2], 0, 0);
+            assert!(index.buckets.iter().all(nothing));
         }
     }
 }

@@ -1,21 +1,21 @@
 //! The flow table: an index of keys over slabs of entries, all in the caller's memory.
 //!
-//! Live entries of the classes that may be evicted hang in one list a class and family, in the order in
-//! which they entered the class, so that the ladder's next victim is found at once. Established flows
-//! hang in none and cost nothing. Expired flows are forgotten when a packet hits them or the sweep
-//! passes by.
+//! Expired flows are forgotten when a packet hits them or the sweep passes by.
+
+mod ladder;
 
 use super::clock::Ticks;
 use super::entry::{Entry, NONE, WideEntry};
 use super::index::{self, Index, Name, Place};
 use super::loads::Loads;
-use super::{Class, Direction, Flags, Flow, FlowId, State};
+use super::{Direction, Flags, Flow, FlowId, State};
 use crate::hash::TupleHash;
 use crate::memory::Block;
 use crate::prefetch::prefetch;
 use crate::time::Instant;
 use crate::tuple::Family;
 use crate::tuple::packed::Packed;
+use ladder::List;
 
 /// Names of flows must leave one bit for the direction, and one value for "none".
 pub(crate) const MAX_FLOWS: u32 = 1 << 28;
@@ -54,10 +54,20 @@ struct Slab {
     lists: [List; 3],
 }
 
-#[derive(Clone, Copy)]
-struct List {
-    head: u32,
-    tail: u32,
+/// All that is known of a flow when it begins.
+pub(crate) struct Beginning<'t> {
+    /// The original one, and the reply's.
+    pub(crate) tuples: [&'t Packed; 2],
+    /// Of each tuple.
+    pub(crate) hashes: [u64; 2],
+    /// What rewriting adds to checksums.
+    pub(crate) changes: [u16; 2],
+    /// The service port's slot in the rule table, and the generation of the rules that it was chosen by.
+    pub(crate) slot: u32,
+    pub(crate) checked: u32,
+    pub(crate) state: State,
+    pub(crate) flags: Flags,
+    pub(crate) deadline: Ticks,
 }
 
 /// How many flows made room for a new one.
@@ -86,7 +96,7 @@ impl<'m> FlowTable<'m> {
         entries.fill(Block::ZERO);
         let (narrow, wide) = entries.split_at_mut_checked(v4 as usize)?;
         let (wide, _) = wide.split_at_mut_checked(v6 as usize * 2)?;
-        let empty = Slab { used: 0, free: NONE, live: 0, lists: [List { head: NONE, tail: NONE }; 3] };
+        let empty = Slab { used: 0, free: NONE, live: 0, lists: [List::EMPTY; 3] };
         Some(Self {
             hash,
             index: Index::new(buckets),
@@ -119,10 +129,10 @@ impl<'m> FlowTable<'m> {
         self.index.prefetch(place);
     }
 
-    /// Asks for all that a new flow under this tuple will read and write of the index.
+    /// Asks for the bucket that a new key of this hash nearly always goes to.
     #[inline]
-    pub(crate) fn prefetch_both(&self, hash: u64) {
-        self.index.prefetch_both(self.index.place(hash));
+    pub(crate) fn prefetch_key(&self, hash: u64) {
+        self.index.prefetch(self.index.place(hash));
     }
 
     /// Asks for the entry that the next new flow of this family takes.
@@ -195,6 +205,12 @@ impl<'m> FlowTable<'m> {
         }
     }
 
+    /// Whether no tuple of this hash has a flow, as a glance at the index tells nearly always.
+    #[inline(always)]
+    pub(crate) fn lacks(&self, hash: u64) -> bool {
+        self.index.lacks(hash)
+    }
+
     /// The flow that a packet of this tuple, of this hash, belongs to, expired or not.
     #[inline]
     pub(crate) fn find(&self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
@@ -211,15 +227,8 @@ impl<'m> FlowTable<'m> {
 
     /// Begins a flow whose keys, of these hashes, are not in the table. In a full one an expired flow goes
     /// first, then the longest-standing one of the lowest class.
-    pub(crate) fn insert(
-        &mut self,
-        now: Ticks,
-        [original, reply]: [&Packed; 2],
-        [one, other]: [u64; 2],
-        changes: [u16; 2],
-        state: State,
-        flags: Flags,
-    ) -> Result<(FlowId, Ended), Full> {
+    pub(crate) fn insert(&mut self, now: Ticks, beginning: &Beginning<'_>) -> Result<(FlowId, Ended), Full> {
+        let ([one, other], [original, _]) = (beginning.hashes, beginning.tuples);
         let family = original.family;
         let mut ended = Ended::default();
         let flow = match self.take_free(family) {
@@ -232,12 +241,12 @@ impl<'m> FlowTable<'m> {
         match flow.checked_sub(self.v4.len() as u32) {
             None => {
                 if let Some(entry) = self.v4.get_mut(flow as usize) {
-                    *entry = Entry::new(original, reply, changes, state, flags);
+                    *entry = Entry::new(beginning);
                 }
             }
             Some(wide) => {
                 if let Some(entry) = self.v6.get_mut(wide as usize) {
-                    *entry = WideEntry::new(original, reply, changes, state, flags);
+                    *entry = WideEntry::new(beginning);
                 }
             }
         }
@@ -254,7 +263,8 @@ impl<'m> FlowTable<'m> {
             slab.live += 1;
         }
         self.begun += 1;
-        self.enlist(flow, state.class());
+        self.enlist(flow, beginning.state.class());
+        self.await_end(beginning.deadline);
         Ok((FlowId(flow), ended))
     }
 
@@ -333,6 +343,11 @@ impl<'m> FlowTable<'m> {
                 self.enlist(id.0, state.class());
             }
         }
+        self.await_end(deadline);
+    }
+
+    /// Notes that a flow has this deadline.
+    fn await_end(&mut self, deadline: Ticks) {
         self.soonest = earlier(self.soonest, deadline);
         self.sweep_soonest = earlier(self.sweep_soonest, deadline);
     }
@@ -461,62 +476,6 @@ impl<'m> FlowTable<'m> {
             entry.next = next;
         }
     }
-
-    /// Makes room in a full slab, if there is room to be made.
-    fn evict(&mut self, now: Ticks, family: Family) -> Ended {
-        /// Entries that a newcomer's packet pays for to find one expired but not yet swept.
-        const GLANCE: usize = 16;
-        let before = self.live(family);
-        let expired = self.expire(now, GLANCE) as u64;
-        if self.live(family) < before {
-            return Ended { expired, evicted: 0 };
-        }
-        let lists = self.slabs.get(family as usize).map_or(&[][..], |slab| &slab.lists);
-        let Some(victim) = lists.iter().map(|list| list.head).find(|head| *head != NONE) else {
-            return Ended { expired, evicted: 0 };
-        };
-        let over = self.entry(FlowId(victim)).is_some_and(|entry| entry.is_expired(now));
-        self.remove(FlowId(victim));
-        Ended { expired: expired + u64::from(over), evicted: u64::from(!over) }
-    }
-
-    /// Hangs a flow at the end of its class's list.
-    fn enlist(&mut self, flow: u32, class: Class) {
-        let family = self.family(flow);
-        let Some(list) = self.slab(family).and_then(|slab| slab.lists.get_mut(class as usize)) else { return };
-        let tail = core::mem::replace(&mut list.tail, flow);
-        if tail == NONE {
-            list.head = flow;
-        }
-        if let Some(entry) = self.entry_mut(FlowId(tail)) {
-            entry.next = flow;
-        }
-        if let Some(entry) = self.entry_mut(FlowId(flow)) {
-            (entry.previous, entry.next) = (tail, NONE);
-        }
-    }
-
-    fn delist(&mut self, flow: u32, class: Class) {
-        let family = self.family(flow);
-        if class as usize >= 3 {
-            return;
-        }
-        let Some((previous, next)) = self.entry(FlowId(flow)).map(|entry| (entry.previous, entry.next)) else { return };
-        match self.entry_mut(FlowId(previous)) {
-            Some(entry) => entry.next = next,
-            None => self.list(family, class, |list| list.head = next),
-        }
-        match self.entry_mut(FlowId(next)) {
-            Some(entry) => entry.previous = previous,
-            None => self.list(family, class, |list| list.tail = previous),
-        }
-    }
-
-    fn list(&mut self, family: Family, class: Class, change: impl FnOnce(&mut List)) {
-        if let Some(list) = self.slab(family).and_then(|slab| slab.lists.get_mut(class as usize)) {
-            change(list);
-        }
-    }
 }
 
 /// Looks at `stretch` entries from this one on, until one is expired: how many those were, and whether the last one is.
@@ -595,11 +554,20 @@ mod tests {
         let mut insert = |number: u32, state| {
             let (original, reply) = tuples(number);
             let hashes = [&original, &reply].map(|tuple| table.hash(tuple));
-            let inserted = table.insert(NOW, [&original, &reply], hashes, [0; 2], state, Flags::default());
-            inserted.map(|(id, ended)| {
-                table.touch(id, state, NOW.plus(1600));
-                ended
-            })
+            let inserted = table.insert(
+                NOW,
+                &Beginning {
+                    tuples: [&original, &reply],
+                    hashes,
+                    changes: [0; 2],
+                    slot: 0,
+                    checked: 0,
+                    state,
+                    flags: Flags::default(),
+                    deadline: NOW.plus(1600),
+                },
+            );
+            inserted.map(|(_, ended)| ended)
         };
         assert_eq!(insert(aside, State::SynSent), Ok(Ended::default()));
         for number in &crowded[..8] {

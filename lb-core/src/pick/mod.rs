@@ -22,6 +22,7 @@ pub(crate) struct Chooser<'b, L> {
 
 impl<L: Fn(&Backend) -> u32> Chooser<'_, L> {
     /// A backend for a new flow; `None` if the pool is empty.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn choose(self, segment: &Segment<'_>, pool: Pool, tuple: &Tuple) -> Option<Backend> {
         let size = segment.pool_size(pool);
         let hashed = |address| {

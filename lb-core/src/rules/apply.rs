@@ -123,7 +123,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
 
     /// The number of the slot that a delta's slot changes, if it has one already.
     fn number_of(&self, id: u64) -> Option<u32> {
-        if id == 0 { Some(0) } else { self.ask(Question::Segment(id)) }
+        if id == 0 { Some(0) } else { Some(self.ask(Question::Segment(id))?.number()) }
     }
 
     /// Whether the delta leads to the fingerprint it promises, and takes no Vip from a third.
@@ -140,7 +140,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
                 sum = sum.wrapping_add(image::fingerprint(slot.id, content));
             }
             for vip in vips(&slot, content) {
-                let owner = self.ask(image::question(&vip)).and_then(|number| self.slot(number));
+                let owner = self.ask(image::question(&vip)).and_then(|owner| self.slot(owner.number()));
                 let stays =
                     |owner: &Slot| directory::find(delta.directory, &ids, Question::Segment(owner.id)).is_none();
                 if owner.as_ref().is_some_and(stays) {
@@ -160,7 +160,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         let (mut slots, mut entries) =
             (i64::from(room.slots_used) - i64::from(room.slots_free_count), i64::from(room.entries));
         for slot in delta.slots().filter(|slot| slot.id != 0) {
-            let old = self.ask(Question::Segment(slot.id)).and_then(|number| self.segment(number));
+            let old = self.number_of(slot.id).and_then(|number| self.segment(number));
             let services = i64::from(slot.length > 0) - i64::from(old.is_some());
             slots += services;
             entries += services - old.map_or(0, |old| old.vips().count() as i64);
@@ -240,10 +240,10 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
             let Some(number) = number else { continue };
             self.put_slot(number, Slot { id: slot.id, start, length: slot.length, epoch: 0 });
             for vip in vips(&slot, content) {
-                self.list(image::question(&vip), number);
+                self.list(image::question(&vip), number, directory::place(start, vip.class));
                 if let Some(question) = image::address_question(&vip) {
-                    let claims = self.ask(question).unwrap_or(0);
-                    self.list(question, claims + 1);
+                    let claims = self.ask(question).map_or(0, |claims| claims.number());
+                    self.list(question, claims + 1, 0);
                     self.screen.claim(vip.address);
                 }
             }
@@ -266,7 +266,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
                 room.slots_used - 1
             }
         };
-        self.list(Question::Segment(id), number);
+        self.list(Question::Segment(id), number, 0);
         Some(number)
     }
 
@@ -287,8 +287,8 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         while let Some(vip) = self.segment(number).and_then(|segment| segment.vips().nth(i)) {
             self.forget(image::question(&vip));
             if let Some(question) = image::address_question(&vip) {
-                match self.ask(question) {
-                    Some(claims) if claims > 1 => self.list(question, claims - 1),
+                match self.ask(question).map(|claims| claims.number()) {
+                    Some(claims) if claims > 1 => self.list(question, claims - 1, 0),
                     _ => self.forget(question),
                 }
             }
@@ -296,12 +296,12 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         }
     }
 
-    fn list(&mut self, question: Question, value: u32) {
+    fn list(&mut self, question: Question, number: u32, place: u32) {
         let news = self.ask(question).is_none();
         let (at, length) = self.parts.directory;
         let hash = self.hash;
         if let Some(bytes) = self.memory.as_mut().get_mut(at..).and_then(|rest| rest.get_mut(..length)) {
-            directory::insert(bytes, &hash, question, value);
+            directory::insert(bytes, &hash, question, number, place);
         }
         if let Some(room) = self.room.as_mut().filter(|_| news) {
             room.entries += 1;

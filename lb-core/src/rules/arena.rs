@@ -24,7 +24,12 @@ pub(crate) struct Arena {
 
 /// Bytes of memory for an arena of this many units.
 pub(crate) const fn bytes(units: u32) -> usize {
-    units as usize * (UNIT + 1)
+    tags(units) + units as usize * UNIT
+}
+
+/// Bytes in front of the units, so many that these begin at whole ones.
+const fn tags(units: u32) -> usize {
+    (units as usize).next_multiple_of(UNIT)
 }
 
 /// The order whose runs hold this many bytes.
@@ -55,7 +60,7 @@ impl Arena {
 
     /// Where in `memory` a run begins.
     fn start(&self, unit: u32) -> usize {
-        self.units as usize + unit as usize * UNIT
+        tags(self.units) + unit as usize * UNIT
     }
 
     /// Takes a run for `length` bytes: where in `memory` it begins.
@@ -73,7 +78,7 @@ impl Arena {
 
     /// Gives back the run that begins at `start`.
     pub(crate) fn give_back(&mut self, memory: &mut [u8], start: u32) {
-        let Some(offset) = (start as usize).checked_sub(self.units as usize) else { return };
+        let Some(offset) = (start as usize).checked_sub(tags(self.units)) else { return };
         let mut unit = (offset / UNIT) as u32;
         let Some(&tag) = memory.get(unit as usize) else { return };
         let mut order = usize::from(tag);

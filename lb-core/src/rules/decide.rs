@@ -1,8 +1,8 @@
 //! The fate of a new flow (SEMANTICS §6): pure, read from the table alone.
 
-use super::directory::Question;
+use super::directory::{self, Question};
 use super::node::{self, Row, Unserved};
-use super::{Dialled, NodeRules, Pool, RuleTable, Segment, SourceKind, VipClass};
+use super::{Answer, Dialled, NodeRules, Pool, RuleTable, Segment, SourceKind, VipClass};
 use crate::packet::Origin;
 use crate::tuple::{Address, Protocol, Tuple};
 use crate::verdict::{DropReason, RejectReason};
@@ -72,24 +72,33 @@ pub(crate) enum Receiver {
 impl<M: AsRef<[u8]>> RuleTable<M> {
     /// What becomes of a new flow that begins with a packet of this tuple.
     pub fn decide(&self, tuple: &Tuple, origin: Origin) -> Decision<'_> {
-        self.decide_of(tuple, origin, None)
+        match self.node() {
+            Some(node) => self.decide_of(&node, tuple, origin, None),
+            None => Decision::pass(Source { kind: SourceKind::Outside, loopback: false }),
+        }
     }
 
-    /// [`decide`](Self::decide) where it is known already in which slot the Vip is that the tuple dials.
-    pub(crate) fn decide_of(&self, tuple: &Tuple, origin: Origin, slot: Option<u32>) -> Decision<'_> {
-        let nobody = Source { kind: SourceKind::Outside, loopback: false };
-        let Some(node) = self.node() else { return Decision::pass(nobody) };
+    /// [`decide`](Self::decide) where the node's section is at hand, and it may be known already who has the Vip that the tuple
+    /// dials.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn decide_of<'r>(
+        &'r self,
+        node: &NodeRules<'_>,
+        tuple: &Tuple,
+        origin: Origin,
+        owner: Option<Answer<'_>>,
+    ) -> Decision<'r> {
         let facts = |address| if self.screen.may_be_nodes(address) { node.address(address) } else { 0 };
         let own = facts(tuple.source) & node::address::OWN != 0;
-        let source = source(&node, tuple.source, own, origin);
-        let Some((slot, segment, class)) = self.owner(tuple, &node, slot) else {
-            return Decision { fate: self.unmatched(&node, tuple, source), ..Decision::pass(source) };
+        let source = source(node, tuple.source, own, origin);
+        let Some((slot, segment, class)) = self.owner(tuple, node, owner) else {
+            return Decision { fate: self.unmatched(node, tuple, source), ..Decision::pass(source) };
         };
         let local = segment.is_local(class);
         let (way, kind) = way_in(facts(tuple.destination), class, source.kind);
         let row = node.row(tuple.destination.family(), way, kind, local);
-        let mut fate = fate(&node, &segment, class, tuple, row);
-        if matches!(fate, Fate::Reject(_) | Fate::Pass) && is_guarded(&node, tuple.destination, source) {
+        let mut fate = fate(node, &segment, class, tuple, row);
+        if matches!(fate, Fate::Reject(_) | Fate::Pass) && is_guarded(node, tuple.destination, source) {
             fate = Fate::Drop(DropReason::LoopbackGuard);
         }
         if let Fate::Forward { masquerade, .. } = &mut fate {
@@ -119,49 +128,41 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         !self.screen.may_be_ruled(destination) && !self.screen.may_be_claimed(destination)
     }
 
-    /// The service port that a tuple dials (§6.1): an exact Vip first, whose `slot` may be known already, then a node port.
+    /// The service port that a tuple dials (§6.1): an exact Vip first, whose `owner` may be known already, then a node port.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn owner(
         &self,
         tuple: &Tuple,
         node: &NodeRules<'_>,
-        slot: Option<u32>,
+        owner: Option<Answer<'_>>,
     ) -> Option<(u32, Segment<'_>, VipClass)> {
-        let slot = slot.or_else(|| self.dialled((tuple.destination, tuple.destination_port, tuple.protocol)));
-        if let Some(found) = slot.and_then(|slot| self.vip_in(slot, tuple)) {
-            return Some(found);
+        let found = if let Some(owner) = owner { self.owned(owner) } else { self.vip_owner(tuple) };
+        if found.is_some() {
+            return found;
         }
         let facts = node.address(tuple.destination);
         if facts & (node::address::NODE_PORTS | node::address::REJECTS) == 0 {
             return None;
         }
-        let (slot, segment) = self.node_port_owner(tuple)?;
+        let (slot, segment, class) = self.node_port_owner(tuple)?;
         // §6.9: on an address where node ports are not open, only their want of endpoints shows.
-        let pool = if segment.is_local(VipClass::NodePort) { Pool::Local } else { Pool::Cluster };
+        let pool = if segment.is_local(class) { Pool::Local } else { Pool::Cluster };
         let shown = facts & node::address::NODE_PORTS != 0 || segment.pool_size(pool) == 0;
-        shown.then_some((slot, segment, VipClass::NodePort))
+        shown.then_some((slot, segment, class))
     }
 
-    /// The slot of the service port that has this Vip.
-    #[inline]
-    pub(crate) fn dialled(&self, (address, port, protocol): Dialled) -> Option<u32> {
-        self.ask(Question::Vip(address, port, protocol))
+    /// Who has this Vip.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn dialled(&self, (address, port, protocol): Dialled) -> Option<Answer<'_>> {
+        directory::find(self.directory(), &self.hash, Question::Vip(address, port, protocol))
     }
 
     fn vip_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
-        self.vip_in(self.dialled((tuple.destination, tuple.destination_port, tuple.protocol))?, tuple)
+        self.owned(self.dialled((tuple.destination, tuple.destination_port, tuple.protocol))?)
     }
 
-    /// By what sort of address a tuple dials the service port in this slot, which has its Vip.
-    fn vip_in(&self, slot: u32, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
-        let segment = self.segment(slot)?;
-        let class =
-            segment.vips().find(|vip| vip.address == tuple.destination && vip.class != VipClass::NodePort)?.class;
-        Some((slot, segment, class))
-    }
-
-    fn node_port_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>)> {
-        let slot = self.ask(Question::node_port(tuple.destination, tuple.destination_port, tuple.protocol))?;
-        Some((slot, self.segment(slot)?))
+    fn node_port_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
+        self.owned(self.ask(Question::node_port(tuple.destination, tuple.destination_port, tuple.protocol))?)
     }
 
     /// Whether a packet to this address may dial a service, whatever its port.
@@ -196,7 +197,8 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     /// The service port that a known flow's destination belongs to now. A node port is found by its
     /// number alone, whatever the address (§11.5).
     pub(crate) fn owner_of_flow(&self, original: &Tuple) -> Option<(u32, Segment<'_>)> {
-        self.vip_owner(original).map(|(slot, segment, _)| (slot, segment)).or_else(|| self.node_port_owner(original))
+        let owner = self.vip_owner(original).or_else(|| self.node_port_owner(original));
+        owner.map(|(slot, segment, _)| (slot, segment))
     }
 
     /// A packet that dials no service port (§6.6, §9.5).
@@ -228,6 +230,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
 }
 
 /// Who sends a packet (§1, §8.4).
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 fn source(node: &NodeRules<'_>, address: Address, own: bool, origin: Origin) -> Source {
     let loopback = address.is_loopback();
     let own = own || origin == Origin::Node || loopback;
@@ -242,6 +245,7 @@ fn source(node: &NodeRules<'_>, address: Address, own: bool, origin: Origin) -> 
 }
 
 /// As what class of traffic, and from whom, the rules see a packet to one of the node's addresses, of these facts.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 fn way_in(facts: u8, class: VipClass, kind: SourceKind) -> (VipClass, SourceKind) {
     let open = facts & node::address::NODE_PORTS != 0;
     match class {
@@ -255,11 +259,13 @@ fn way_in(facts: u8, class: VipClass, kind: SourceKind) -> (VipClass, SourceKind
 
 /// While node ports are open on loopback, only loopback may send there. What a node port's rule translates on the way has
 /// another destination by then, and is let through: the kernel translates before it looks for a route (§9.5).
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 fn is_guarded(node: &NodeRules<'_>, destination: Address, source: Source) -> bool {
     node.has(node::flag::LOOPBACK_GUARD) && destination.is_v4() && destination.is_loopback() && !source.loopback
 }
 
 /// §6.2 to §6.5, with the mode's row for this class, source and policy.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fate(node: &NodeRules<'_>, segment: &Segment<'_>, class: VipClass, tuple: &Tuple, row: Row) -> Fate {
     if node.has(node::flag::PUNT) {
         return Fate::Punt;
@@ -286,6 +292,7 @@ fn fate(node: &NodeRules<'_>, segment: &Segment<'_>, class: VipClass, tuple: &Tu
     }
 }
 
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 fn unserved(unserved: Unserved) -> Fate {
     match unserved {
         Unserved::Pass => Fate::Pass,

@@ -5,6 +5,7 @@
 //! (Blelloch, Golovin: "Strongly history-independent hashing", FOCS 2007, §4).
 
 use super::bytes::{put_u16, put_u32, put_u128, u16_at, u32_at, u128_at};
+use super::segment::VipClass;
 use crate::hash::AddressHash;
 use crate::prefetch::prefetch;
 use crate::tuple::{Address, Protocol};
@@ -50,18 +51,55 @@ impl Question {
     }
 }
 
+/// What it says to one: an entry, where it lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Answer<'d>(&'d Bytes);
+
+impl Answer<'_> {
+    /// A slot, or how many service ports.
+    #[inline]
+    pub(crate) fn number(self) -> u32 {
+        u32_at(self.0, 4).unwrap_or(0)
+    }
+
+    /// To a Vip or node port: [`place`] of it.
+    #[inline]
+    pub(crate) fn place(self) -> u32 {
+        u32_at(self.0, 12).unwrap_or(0)
+    }
+
+    /// Where the segment begins of the service port that has the Vip.
+    #[inline]
+    pub(crate) fn start(self) -> usize {
+        (self.place() & !3) as usize
+    }
+
+    /// The class of the Vip.
+    #[inline]
+    pub(crate) fn class(self) -> VipClass {
+        VipClass::from_bits(self.place() as u8 & 3)
+    }
+}
+
+/// What whoever dials a Vip or a node port need not read a slot and a list of Vips for: where the segment begins, which is at
+/// a multiple of four, and in the two bits that this leaves, the Vip's class.
+pub(crate) const fn place(start: u32, class: VipClass) -> u32 {
+    start & !3 | class as u32
+}
+
 /// One entry as it lies in memory.
 ///
 /// ```text
 ///  0        4        8      10    11    12        16                32
-///  | hash   | value  | port |proto|kind | zero    | address or id   |
+///  | hash   | number | port |proto|kind | place   | address or id   |
 /// ```
 /// `kind` 0 is an empty entry.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Entry {
     hash: u32,
     key: (u128, u16, u8, u8),
-    value: u32,
+    number: u32,
+    place: u32,
 }
 
 /// An entry's bytes.
@@ -85,7 +123,8 @@ impl Entry {
         Some(Self {
             hash: u32_at(bytes, 0)?,
             key: (u128_at(bytes, 16)?, u16_at(bytes, 8)?, bytes[10], kind),
-            value: u32_at(bytes, 4)?,
+            number: u32_at(bytes, 4)?,
+            place: u32_at(bytes, 12)?,
         })
     }
 
@@ -93,10 +132,11 @@ impl Entry {
         let Some(bytes) = bytes.get_mut(at * ENTRY..).and_then(|rest| rest.first_chunk_mut::<ENTRY>()) else { return };
         bytes.fill(0);
         put_u32(bytes, 0, self.hash);
-        put_u32(bytes, 4, self.value);
+        put_u32(bytes, 4, self.number);
         put_u16(bytes, 8, self.key.1);
         bytes[10] = self.key.2;
         bytes[11] = self.key.3;
+        put_u32(bytes, 12, self.place);
         put_u128(bytes, 16, self.key.0);
     }
 
@@ -161,16 +201,17 @@ fn after(at: usize, room: usize) -> usize {
     if at + 1 < room { at + 1 } else { 0 }
 }
 
-/// The value that the directory has for this question.
-#[inline]
-pub(crate) fn find(bytes: &[u8], hash: &Hash, question: Question) -> Option<u32> {
-    Some(locate(bytes, hash, question)?.1.value)
+/// What the directory says to this question.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+pub(crate) fn find<'d>(bytes: &'d [u8], hash: &Hash, question: Question) -> Option<Answer<'d>> {
+    Some(Answer(locate(bytes, hash, question)?.1))
 }
 
-#[inline]
-fn locate(bytes: &[u8], hash: &Hash, question: Question) -> Option<(usize, Entry)> {
-    let (hash, key) = hash.of(question);
-    run(bytes, hash).find(|(_, entry)| entry.key == key)
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+fn locate<'d>(bytes: &'d [u8], hash: &Hash, question: Question) -> Option<(usize, &'d Bytes)> {
+    let (hash, (bits, port, protocol, kind)) = hash.of(question);
+    let rest = u32::from(port) | u32::from(protocol) << 16 | u32::from(kind) << 24;
+    run(bytes, hash).find(|(_, entry)| u32_at(*entry, 8) == Some(rest) && u128_at(*entry, 16) == Some(bits))
 }
 
 /// What is known of this address.
@@ -178,9 +219,9 @@ fn locate(bytes: &[u8], hash: &Hash, question: Question) -> Option<(usize, Entry
 pub(crate) fn claims(bytes: &[u8], hash: &Hash, address: Address) -> Claims {
     let (hash, (bits, ..)) = hash.of(Question::ClusterIp(address));
     let mut claims = Claims::default();
-    for (_, entry) in run(bytes, hash).filter(|(_, entry)| entry.key.0 == bits) {
-        claims.cluster_ip |= entry.key.3 == CLUSTER_IP;
-        claims.other_ip |= entry.key.3 == OTHER_IP;
+    for (_, entry) in run(bytes, hash).filter(|(_, entry)| u128_at(*entry, 16) == Some(bits)) {
+        claims.cluster_ip |= entry[11] == CLUSTER_IP;
+        claims.other_ip |= entry[11] == OTHER_IP;
     }
     claims
 }
@@ -191,19 +232,22 @@ pub(crate) fn addresses(bytes: &[u8]) -> impl Iterator<Item = Address> {
     addresses.filter_map(|entry| Some(Address::from_bits(u128_at(entry, 16)?)))
 }
 
-/// Asks for the memory that a look-up reads first.
+/// Asks for the memory that nearly all look-ups read: two lines from an entry's home on.
 #[inline]
 pub(crate) fn ask_for(bytes: &[u8], hash: &Hash, question: Question) {
     let (hash, _) = hash.of(question);
     let entries = entries(bytes);
-    if let Some(entry) = entries.get(home(hash, entries.len())) {
-        prefetch(entry);
+    let at = home(hash, entries.len());
+    for near in [at, at + 64 / ENTRY] {
+        if let Some(entry) = entries.get(near) {
+            prefetch(entry);
+        }
     }
 }
 
 /// The entries of this hash, which lie from its home on, until one is nearer to its own.
 #[inline(always)]
-fn run(bytes: &[u8], hash: u32) -> impl Iterator<Item = (usize, Entry)> {
+fn run(bytes: &[u8], hash: u32) -> impl Iterator<Item = (usize, &Bytes)> {
     let entries = entries(bytes);
     let room = entries.len();
     let mut at = home(hash, room);
@@ -218,22 +262,23 @@ fn run(bytes: &[u8], hash: u32) -> impl Iterator<Item = (usize, Entry)> {
             let here = at;
             (at, distance) = (after(at, room), distance + 1);
             if other == hash {
-                return Some((here, Entry::of(bytes)?));
+                return Some((here, bytes));
             }
         }
         None
     })
 }
 
-/// Sets the value for this question; false if there was no room.
-pub(crate) fn insert(bytes: &mut [u8], hash: &Hash, question: Question, value: u32) -> bool {
-    if let Some((at, entry)) = locate(bytes, hash, question) {
-        Entry { value, ..entry }.write(bytes, at);
-        return true;
-    }
+/// Sets the answer to this question; false if there was no room.
+pub(crate) fn insert(bytes: &mut [u8], hash: &Hash, question: Question, number: u32, place: u32) -> bool {
+    let known = locate(bytes, hash, question).map(|(at, _)| at);
     let room = room(bytes);
     let (hash, key) = hash.of(question);
-    let mut carried = Entry { hash, key, value };
+    let mut carried = Entry { hash, key, number, place };
+    if let Some(at) = known {
+        carried.write(bytes, at);
+        return true;
+    }
     let mut at = home(hash, room);
     // Whoever is further from home stays; of two equally far, the lesser.
     for _ in 0..room {
@@ -290,12 +335,13 @@ pub(crate) fn check(bytes: &[u8], hash: &Hash) -> Option<Totals> {
             5 => Question::OtherIp(Address::from_bits(address)),
             _ => return None,
         };
-        if locate(bytes, hash, question) != Some((at, entry)) {
+        if locate(bytes, hash, question).map(|(found, _)| found) != Some(at) {
             return None;
         }
         match question {
             Question::Vip(..) | Question::NodePort(..) => totals.frontends += 1,
-            Question::ClusterIp(_) | Question::OtherIp(_) => totals.addresses += u64::from(entry.value),
+            _ if entry.place != 0 => return None,
+            Question::ClusterIp(_) | Question::OtherIp(_) => totals.addresses += u64::from(entry.number),
             Question::Segment(_) => totals.segments += 1,
         }
     }
@@ -336,20 +382,21 @@ mod tests {
         for step in 0..if cfg!(miri) { 300 } else { 20_000 } {
             let n = rng.below(120);
             if rng.below(3) > 0 && model.len() < 99 {
-                let value = rng.below(1000);
-                assert!(insert(&mut bytes, &hash, question(n), value));
-                model.insert(n, value);
+                let answer = (rng.below(1000), if n % 4 < 2 { rng.below(1000) } else { 0 });
+                assert!(insert(&mut bytes, &hash, question(n), answer.0, answer.1));
+                model.insert(n, answer);
             } else {
                 remove(&mut bytes, &hash, question(n));
                 model.remove(&n);
             }
             if step % 50 == 0 {
                 for n in 0..120 {
-                    assert_eq!(find(&bytes, &hash, question(n)), model.get(&n).copied());
+                    let found = find(&bytes, &hash, question(n)).map(|answer| (answer.number(), answer.place()));
+                    assert_eq!(found, model.get(&n).copied());
                 }
                 let mut fresh = vec![0; 32 * 100];
-                for (n, value) in model.iter().rev() {
-                    insert(&mut fresh, &hash, question(*n), *value);
+                for (n, answer) in model.iter().rev() {
+                    insert(&mut fresh, &hash, question(*n), answer.0, answer.1);
                 }
                 assert!(bytes == fresh, "laid out otherwise at step {step}");
                 let count = check(&bytes, &hash).unwrap();
@@ -361,12 +408,12 @@ mod tests {
     #[test]
     fn a_full_or_empty_directory_answers_and_refuses() {
         let hash = Hash::new(&[0; 16]);
-        assert_eq!(find(&[], &hash, question(1)), None);
-        assert!(!insert(&mut [], &hash, question(1), 1));
+        assert!(find(&[], &hash, question(1)).is_none());
+        assert!(!insert(&mut [], &hash, question(1), 1, 0));
         let mut bytes = vec![0; 64];
-        assert!(insert(&mut bytes, &hash, question(1), 1) && insert(&mut bytes, &hash, question(2), 2));
+        assert!(insert(&mut bytes, &hash, question(1), 1, 0) && insert(&mut bytes, &hash, question(2), 2, 0));
         let full = bytes.clone();
-        assert_eq!(find(&bytes, &hash, question(3)), None);
+        assert!(find(&bytes, &hash, question(3)).is_none());
         assert_eq!(bytes, full);
     }
 }

@@ -7,17 +7,22 @@
 //! A delta has the same form: `base` is the fingerprint of the table it applies to, a slot of no bytes
 //! removes a segment. A full image is the delta against the empty table, whose fingerprint is 0.
 //! Slots lie by rising id, the node's section first under id 0; segments lie in the order of their slots.
+//! Zeros fill up the line of memory before the directory and before each segment.
 
 use super::bytes::{u32_at, u64_at};
 use super::directory::{self, ENTRY, Hash, Question};
 use super::node::NodeRules;
 use super::segment::{Segment, Vip, VipClass};
 use crate::hash::Key;
+use crate::prefetch;
 
 pub(crate) const MAGIC: [u8; 8] = *b"lb-rules";
 /// The version of the image format: raised when the meaning of any byte changes; the engine reads its own only.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 pub(crate) const HEADER: usize = 64;
+/// The directory and every section begin at a multiple of this, with zeros before: what a packet reads lies in as few lines of
+/// memory as may be.
+pub(crate) const LINE: usize = 64;
 /// Bytes of a slot: id, where its bytes begin and how many they are, the generation they came with.
 pub(crate) const SLOT: usize = 24;
 /// While one slot is checked, what the one this many behind it needs is asked for, for as many Vips as most have.
@@ -120,7 +125,7 @@ impl<'i> Image<'i> {
         let unsound = |at: usize| LoadError::Unsound { at: at as u32 };
         let slots = bytes.get(HEADER..).and_then(|rest| rest.get(..(field(56) as usize).checked_mul(SLOT)?));
         let slots = slots.ok_or(unsound(56))?;
-        let directory = bytes.get(HEADER + slots.len()..);
+        let directory = bytes.get(directory_at(slots.len() / SLOT)..);
         let directory =
             directory.and_then(|rest| rest.get(..(field(60) as usize).checked_mul(ENTRY)?)).ok_or(unsound(60))?;
         let image = Self { bytes, slots, directory };
@@ -131,7 +136,9 @@ impl<'i> Image<'i> {
     fn check_segments(&self) -> Result<(), LoadError> {
         let unsound = |at: usize| LoadError::Unsound { at: at as u32 };
         let hash = Hash::new(&self.key());
-        let (mut end, mut last, mut sum) = (HEADER + self.slots.len() + self.directory.len(), None, 0u64);
+        let (mut last, mut sum) = (None, 0u64);
+        let slots_end = HEADER + self.slots.len();
+        let mut end = self.zeros_from(slots_end).ok_or(unsound(slots_end))? + self.directory.len();
         let mut counted = directory::Totals { frontends: 0, addresses: 0, segments: 0 };
         let mut ahead = self.slots();
         ahead.by_ref().take(AHEAD).for_each(|slot| self.ask_for(&slot, &hash));
@@ -140,6 +147,7 @@ impl<'i> Image<'i> {
                 self.ask_for(&slot, &hash);
             }
             let at = HEADER + number * SLOT;
+            end = self.zeros_from(end).ok_or(unsound(end))?;
             if last.is_some_and(|last| last >= slot.id) || slot.start as usize != end || slot.epoch != 0 {
                 return Err(unsound(at));
             }
@@ -161,17 +169,20 @@ impl<'i> Image<'i> {
                 return Err(unsound(slot.start as usize));
             }
             counted.segments += 1;
-            if directory::find(self.directory, &hash, Question::Segment(slot.id)) != Some(number as u32) {
+            let says = |question| Some(directory::find(self.directory, &hash, question)?.number());
+            if says(Question::Segment(slot.id)) != Some(number as u32) {
                 return Err(unsound(at));
             }
             for vip in if slot.length > 0 { Some(segment.vips()) } else { None }.into_iter().flatten() {
                 counted.frontends += 1;
-                if directory::find(self.directory, &hash, question(&vip)) != Some(number as u32) {
+                let owner = directory::find(self.directory, &hash, question(&vip));
+                let owner = owner.map(|owner| (owner.number(), owner.place()));
+                if owner != Some((number as u32, directory::place(slot.start, vip.class))) {
                     return Err(unsound(slot.start as usize));
                 }
                 if let Some(question) = address_question(&vip) {
                     counted.addresses += 1;
-                    if directory::find(self.directory, &hash, question).is_none_or(|n| n == 0) {
+                    if says(question).is_none_or(|count| count == 0) {
                         return Err(unsound(slot.start as usize));
                     }
                 }
@@ -187,6 +198,9 @@ impl<'i> Image<'i> {
 
     /// Asks for what checking a slot will read of the directory, which lies all over it.
     fn ask_for(&self, slot: &Slot, hash: &Hash) {
+        if !prefetch::ASKS {
+            return;
+        }
         directory::ask_for(self.directory, hash, Question::Segment(slot.id));
         let segment = Segment::new(self.content(slot).unwrap_or(&[]));
         for vip in segment.vips().take(MOST_VIPS) {
@@ -195,6 +209,12 @@ impl<'i> Image<'i> {
                 directory::ask_for(self.directory, hash, question);
             }
         }
+    }
+
+    /// Where the line ends that this place is in or at the end of, if there are zeros to there.
+    fn zeros_from(&self, at: usize) -> Option<usize> {
+        let end = at.next_multiple_of(LINE);
+        self.bytes.get(at..end)?.iter().all(|byte| *byte == 0).then_some(end)
     }
 
     /// The key of its directory and its Maglev tables.
@@ -225,6 +245,11 @@ impl<'i> Image<'i> {
     pub(crate) fn content(&self, slot: &Slot) -> Option<&'i [u8]> {
         self.bytes.get(slot.start as usize..)?.get(..slot.length as usize)
     }
+}
+
+/// Where the directory begins behind so many slots.
+pub(crate) const fn directory_at(slots: usize) -> usize {
+    (HEADER + slots * SLOT).next_multiple_of(LINE)
 }
 
 /// The directory's question for a Vip.

@@ -15,8 +15,9 @@ mod screen;
 pub(crate) mod segment;
 
 use arena::Arena;
+use bytes::u32_at;
 use directory::{Claims, ENTRY, Hash, Question};
-use image::{Image, SLOT, Slot};
+use image::{Image, LINE, SLOT, Slot};
 use screen::Screen;
 
 use crate::prefetch::prefetch;
@@ -25,6 +26,7 @@ use crate::tuple::{Address, Protocol};
 pub use apply::{ApplyError, Space};
 pub(crate) use decide::Receiver;
 pub use decide::{Decision, Fate, Source};
+pub(crate) use directory::Answer;
 pub use image::{LoadError, VERSION};
 pub use node::{NodeRules, SourceKind, Stale};
 pub use segment::{Backend, Pool, Segment, Vip, VipClass};
@@ -113,7 +115,16 @@ impl Room {
 
     /// How many bytes of memory [`RuleTable::with_room`] wants.
     pub const fn bytes(self) -> usize {
-        self.slots() * SLOT + self.entries() * ENTRY + arena::bytes(self.units())
+        self.fixed() + arena::bytes(self.units())
+    }
+
+    /// Bytes of slots and directory, each up to the end of a line.
+    const fn fixed(self) -> usize {
+        self.directory_at() + (self.entries() * ENTRY).next_multiple_of(LINE)
+    }
+
+    const fn directory_at(self) -> usize {
+        (self.slots() * SLOT).next_multiple_of(LINE)
     }
 }
 
@@ -128,10 +139,10 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         if image.base() != 0 {
             return Err(LoadError::NotFull);
         }
-        let slots = image.slots().count() * SLOT;
+        let (slots, directory_at) = (image.slots().count() * SLOT, image::directory_at(image.slots().count()));
         let (key, fingerprint, directory) = (image.key(), image.fingerprint(), image.directory.len());
         let mut table = Self {
-            parts: Parts { slots: (image::HEADER, slots), directory: (image::HEADER + slots, directory), segments: 0 },
+            parts: Parts { slots: (image::HEADER, slots), directory: (directory_at, directory), segments: 0 },
             memory,
             key,
             hash: Hash::new(&key),
@@ -170,8 +181,8 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         self.part(self.parts.directory)
     }
 
-    #[inline]
-    fn ask(&self, question: Question) -> Option<u32> {
+    #[cfg_attr(target_pointer_width = "64", inline(never))]
+    fn ask(&self, question: Question) -> Option<Answer<'_>> {
         directory::find(self.directory(), &self.hash, question)
     }
 
@@ -186,38 +197,44 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         self.memory.as_ref().len() <= CACHE
     }
 
-    /// Asks for the memory that tells which service port a packet dials. [`prefetch_slot`](Self::prefetch_slot) and
-    /// [`prefetch_segment`](Self::prefetch_segment) each wait for what the one before asked for.
+    /// Asks for the memory that tells which service port a packet dials. [`prefetch_segment`](Self::prefetch_segment) waits for
+    /// what this asked for.
     pub(crate) fn prefetch_vip(&self, (address, port, protocol): Dialled) {
         directory::ask_for(self.directory(), &self.hash, Question::Vip(address, port, protocol));
     }
 
-    pub(crate) fn prefetch_slot(&self, slot: u32) {
-        if let Some(first) = self.part(self.parts.slots).get(slot as usize * SLOT) {
-            prefetch(first);
-        }
+    /// Asks for what a new flow reads of a service port.
+    pub(crate) fn prefetch_segment(&self, owner: Answer<'_>) {
+        /// As much as lies before the Vips of most.
+        const AHEAD: usize = 192;
+        let segment = self.memory.as_ref().get(self.parts.segments + owner.start()..).unwrap_or_default();
+        segment.iter().take(AHEAD).step_by(64).for_each(prefetch);
     }
 
-    pub(crate) fn prefetch_segment(&self, slot: u32) {
-        /// As much as most segments are.
-        const AHEAD: usize = 256;
-        let content = self.slot(slot).and_then(|slot| self.content(&slot)).unwrap_or_default();
-        content.iter().take(AHEAD).step_by(64).for_each(prefetch);
-    }
-
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn slot(&self, number: u32) -> Option<Slot> {
         Slot::read(self.part(self.parts.slots), number as usize)
     }
 
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn content(&self, slot: &Slot) -> Option<&[u8]> {
         let at = self.parts.segments + slot.start as usize;
         self.memory.as_ref().get(at..)?.get(..slot.length as usize)
     }
 
     /// The segment in a slot; `None` if the slot is empty.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn segment(&self, slot: u32) -> Option<Segment<'_>> {
         let slot = self.slot(slot).filter(|slot| slot.id != 0 && slot.length > 0)?;
         Some(Segment::new(self.content(&slot)?))
+    }
+
+    /// The service port that the directory names as the owner of a Vip, and the Vip's class.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn owned(&self, owner: Answer<'_>) -> Option<(u32, Segment<'_>, VipClass)> {
+        let bytes = self.memory.as_ref().get(self.parts.segments + owner.start()..)?;
+        let length = u32_at(bytes, 0)?;
+        Some((owner.number(), Segment::new(bytes.get(..length as usize)?), owner.class()))
     }
 
     /// Every segment with its slot.
@@ -272,7 +289,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         let (slots, entries) = (room.slots() * SLOT, room.entries() * ENTRY);
         let short = ApplyError::NoSpace { what: apply::Space::Memory, needed: room.bytes() as u64 };
         let rest = bytes.get_mut(..room.bytes()).ok_or(short)?;
-        let (fixed, arena) = rest.split_at_mut_checked(slots + entries).ok_or(short)?;
+        let (fixed, arena) = rest.split_at_mut_checked(room.fixed()).ok_or(short)?;
         fixed.fill(0);
         let filled = Filled {
             arena: Arena::new(arena, room.units()),
@@ -283,7 +300,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         };
         Ok(Self {
             memory,
-            parts: Parts { slots: (0, slots), directory: (slots, entries), segments: slots + entries },
+            parts: Parts { slots: (0, slots), directory: (room.directory_at(), entries), segments: room.fixed() },
             key: [0; 16],
             hash: Hash::new(&[0; 16]),
             screen: Screen::EMPTY,

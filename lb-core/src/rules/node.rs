@@ -181,10 +181,12 @@ impl<'r> NodeRules<'r> {
         usize::from(u16_at(self.head, at).unwrap_or(0))
     }
 
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn has(&self, flag: u32) -> bool {
         u32_at(self.head, 4).unwrap_or(0) & flag != 0
     }
 
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn row(&self, family: Family, class: VipClass, source: SourceKind, local: bool) -> Row {
         let place = Row::place(class, source, local);
         let [v4, v6] = ROWS;
@@ -258,6 +260,7 @@ impl<'r> NodeRules<'r> {
     }
 
     /// Whether this is a pod's address, by the local detector.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn is_pod(&self, address: Address) -> bool {
         self.entries::<PREFIX>(self.sources(), self.count(80)).any(|block| holds(block, address))
     }
@@ -307,6 +310,7 @@ impl<'r> NodeRules<'r> {
     }
 
     /// The node's own address to masquerade with towards `destination`: the first whose prefix holds it.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn masquerade(&self, destination: Address) -> Option<Address> {
         let mut all = self.entries::<MASQUERADE>(self.masquerades(), self.count(86));
         let row = all.find(|row| row.first_chunk().is_some_and(|block| holds(block, destination)))?;

@@ -6,9 +6,9 @@
 //!  22     24          26        28      30       32            36          40            44       48
 //!  | vips | backends | cluster | local | ranges | maglev cl.  | maglev lo.| label length | unused |
 //! ```
-//! then, each padded to four bytes: the Vips (20 bytes each), the backends by rising address (8 bytes of
-//! IPv4, 20 of IPv6), the two pools as backend numbers of 16 bits, the source ranges (20 bytes each), the
-//! two Maglev tables as backend numbers of 16 bits, the label. All little-endian, addresses too.
+//! then, each padded to four bytes: the two pools as backend numbers of 16 bits, the backends by rising address (8 bytes of
+//! IPv4, 20 of IPv6), the Vips (20 bytes each), the source ranges (20 bytes each), the two Maglev tables as backend numbers of
+//! 16 bits, the label. All little-endian, addresses too. What most new flows read comes first.
 
 use super::bytes::{u8_at, u16_at, u32_at, u64_at, u128_at};
 use crate::scheduler::Scheduler;
@@ -53,6 +53,18 @@ pub enum VipClass {
     LoadBalancer = 2,
     /// A port on the node.
     NodePort = 3,
+}
+
+impl VipClass {
+    /// The class of this number, of two bits.
+    pub(super) const fn from_bits(bits: u8) -> Self {
+        match bits {
+            0 => Self::ClusterIp,
+            1 => Self::ExternalIp,
+            2 => Self::LoadBalancer,
+            _ => Self::NodePort,
+        }
+    }
 }
 
 /// Address, port and protocol that clients dial. A node port's address is its family's "any".
@@ -102,10 +114,10 @@ pub struct Segment<'r> {
 
 /// Where each list begins; the end last.
 struct Lists {
-    vips: usize,
-    backends: usize,
     cluster: usize,
     local: usize,
+    backends: usize,
+    vips: usize,
     ranges: usize,
     maglev_cluster: usize,
     maglev_local: usize,
@@ -185,16 +197,16 @@ impl<'r> Segment<'r> {
     /// Inlined, so that who wants one list adds up what lies before it and no more; but not where code is dear.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn lists(&self) -> Lists {
-        let vips = HEADER;
-        let backends = vips + self.u16(22) * VIP;
-        let cluster = backends + self.u16(24) * self.backend_size();
+        let cluster = HEADER;
         let local = cluster + padded(self.u16(26) * 2);
-        let ranges = local + padded(self.u16(28) * 2);
+        let backends = local + padded(self.u16(28) * 2);
+        let vips = backends + self.u16(24) * self.backend_size();
+        let ranges = vips + self.u16(22) * VIP;
         let maglev_cluster = ranges + self.u16(30) * PREFIX;
         let maglev_local = maglev_cluster.saturating_add(padded(self.u32(32).saturating_mul(2)));
         let label = maglev_local.saturating_add(padded(self.u32(36).saturating_mul(2)));
         let end = label.saturating_add(padded(self.u32(40)));
-        Lists { vips, backends, cluster, local, ranges, maglev_cluster, maglev_local, label, end }
+        Lists { cluster, local, backends, vips, ranges, maglev_cluster, maglev_local, label, end }
     }
 
     /// The name that the control plane gave it; empty if it gave none.
@@ -204,6 +216,7 @@ impl<'r> Segment<'r> {
     }
 
     /// What clients dial to reach it, in order.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn vips(&self) -> impl Iterator<Item = Vip> + use<'r> {
         let (bytes, at, protocol) = (self.bytes, self.lists().vips, self.protocol());
         (0..self.u16(22)).map_while(move |i| {
@@ -212,12 +225,7 @@ impl<'r> Segment<'r> {
                 address: Address::from_bits(u128_at(bytes, at)?),
                 port: u16_at(bytes, at + 16)?,
                 protocol,
-                class: match u8_at(bytes, at + 18)? {
-                    0 => VipClass::ClusterIp,
-                    1 => VipClass::ExternalIp,
-                    2 => VipClass::LoadBalancer,
-                    _ => VipClass::NodePort,
-                },
+                class: VipClass::from_bits(u8_at(bytes, at + 18)?),
             })
         })
     }
@@ -228,17 +236,20 @@ impl<'r> Segment<'r> {
     }
 
     /// The backend of this number, by rising address.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn backend(&self, number: usize) -> Option<Backend> {
         if number >= self.backends() {
             return None;
         }
-        let at = self.lists().backends + number * self.backend_size();
-        let (address, at) = match self.family() {
-            Family::V4 => (Address::from_v4_bits(u32_at(self.bytes, at)?), at + 4),
-            Family::V6 => (Address::from_bits(u128_at(self.bytes, at)?), at + 16),
+        let size = self.backend_size();
+        let at = self.lists().backends + number * size;
+        let record = self.bytes.get(at..)?.get(..size)?;
+        let (address, rest) = match self.family() {
+            Family::V4 => (Address::from_v4_bits(u32_at(record, 0)?), u32_at(record, 4)?),
+            Family::V6 => (Address::from_bits(u128_at(record, 0)?), u32_at(record, 16)?),
         };
-        let facts = u8_at(self.bytes, at + 2)?;
-        Some(Backend { address, port: u16_at(self.bytes, at)?, serving: facts & 1 != 0, local: facts & 2 != 0 })
+        let facts = rest >> 16;
+        Some(Backend { address, port: rest as u16, serving: facts & 1 != 0, local: facts & 2 != 0 })
     }
 
     /// The number of the backend with this address and port.
@@ -267,6 +278,7 @@ impl<'r> Segment<'r> {
     }
 
     /// The `i`th backend of a pool, by rising address.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn member(&self, pool: Pool, i: usize) -> Option<Backend> {
         if i >= self.pool_size(pool) {
             return None;

@@ -47,6 +47,12 @@ impl Packed {
         self.rest
     }
 
+    /// The same, said to be of the family that it is of: from there on the compiler knows it.
+    #[inline(always)]
+    pub(crate) const fn known_as(self, family: Family) -> Self {
+        Self { family, ..self }
+    }
+
     /// The tuple of an answer to a packet of this one.
     #[inline(always)]
     pub(crate) fn reversed(self) -> Self {
@@ -58,9 +64,14 @@ impl Packed {
         Self::new(self.family, addresses, self.ports().rotate_left(16), self.label())
     }
 
+    #[inline(always)]
+    pub(crate) const fn protocol(&self) -> Protocol {
+        Protocol(self.label() as u8)
+    }
+
     /// Destination, its port, and the protocol.
     pub(crate) fn dialled(&self) -> (Address, u16, Protocol) {
-        (self.destination(), ((self.ports() >> 16) as u16).swap_bytes(), Protocol(self.label() as u8))
+        (self.destination(), ((self.ports() >> 16) as u16).swap_bytes(), self.protocol())
     }
 
     #[inline(always)]
@@ -70,6 +81,21 @@ impl Packed {
             Family::V4 => from_v4((a >> 32) as u32),
             Family::V6 => from_v6(c, d),
         }
+    }
+
+    /// The tuple of answers to this one from another address and port than were dialled, to whoever sent it or to the one
+    /// who stands in for him.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn answered_by(&self, address: Address, port: u16, to: Option<Address>) -> Self {
+        let [a, b, ..] = self.addresses;
+        let addresses = match self.family {
+            Family::V4 => [v4(address) | to.map_or(a & u64::from(u32::MAX), v4) << 32, 0, 0, 0],
+            Family::V6 => {
+                let ([a, b], [c, d]) = (v6(address), to.map_or([a, b], v6));
+                [a, b, c, d]
+            }
+        };
+        Self::new(self.family, addresses, u32::from(port.swap_bytes()) | self.ports() << 16, self.label())
     }
 
     /// The same to another destination port.
@@ -95,6 +121,7 @@ impl From<&Tuple> for Packed {
 }
 
 impl From<&Packed> for Tuple {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn from(packed: &Packed) -> Self {
         let [a, b, ..] = packed.addresses;
         let source = match packed.family {
@@ -106,7 +133,7 @@ impl From<&Packed> for Tuple {
             destination: packed.destination(),
             source_port: (packed.ports() as u16).swap_bytes(),
             destination_port: ((packed.ports() >> 16) as u16).swap_bytes(),
-            protocol: Protocol(packed.label() as u8),
+            protocol: packed.protocol(),
             zone: (packed.label() >> 8) as u16,
         }
     }
@@ -114,19 +141,23 @@ impl From<&Packed> for Tuple {
 
 // Words are read from bytes as little-endian numbers, on every target.
 
+#[inline]
 fn v4(address: Address) -> u64 {
     address.v4_bits().swap_bytes().into()
 }
 
+#[inline]
 fn v6(address: Address) -> [u64; 2] {
     let bits = address.bits().swap_bytes();
     [bits as u64, (bits >> 64) as u64]
 }
 
+#[inline]
 fn from_v4(word: u32) -> Address {
     Address::from_v4_bits(word.swap_bytes())
 }
 
+#[inline]
 fn from_v6(first: u64, second: u64) -> Address {
     Address::from_bits((u128::from(first) | u128::from(second) << 64).swap_bytes())
 }
