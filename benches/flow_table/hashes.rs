@@ -30,14 +30,16 @@ fn siphash<const N: usize>(keyed: &SipHasher13, words: &Words<N>) -> u64 {
     hasher.finish()
 }
 
-/// Thorup 2015, section 3.3: keys of twice the words' length, so that the upper half is strongly universal.
+/// Thorup 2015, section 3.3: keys of twice the words' length, words being halves of those here, so that the upper half is
+/// strongly universal.
 #[inline(always)]
 fn pair_multiply_shift<const N: usize>(keys: &[[u128; 2]; 3], words: &Words<N>) -> u64 {
-    let products = words.iter().zip(keys);
-    let sum = products.fold(keys[2][1], |sum, ([w0, w1], [k0, k1])| {
-        sum.wrapping_add(k0.wrapping_add((*w1).into()).wrapping_mul(k1.wrapping_add((*w0).into())))
-    });
-    (sum >> 64) as u64
+    // An IPv6 tuple has five words.
+    let words = words.as_flattened().iter().zip(keys.as_flattened()).take(if N == 1 { 2 } else { 5 });
+    words.fold(keys[2][1] as u64, |sum, (word, key)| {
+        let (one, other) = ((*key as u64).wrapping_add(word >> 32), (key >> 64) as u64);
+        sum.wrapping_add(one.wrapping_mul(other.wrapping_add(word & 0xffff_ffff)))
+    })
 }
 
 /// Black and others, "UMAC", CRYPTO 1999: sums and products of single words. Its two halves are added, for want of more.

@@ -139,9 +139,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     *plain = Some(read);
                 });
             }
-            let (mut unknown, far) = (false, LOOKS_AHEAD && !self.flows.is_small());
+            let mut unknown = false;
             for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
-                *name = if far { self.flows.likely(*place) } else { self.flows.candidate(*place) };
+                *name = if LOOKS_AHEAD { self.flows.likely(*place) } else { self.flows.candidate(*place) };
                 match plain {
                     Some(plain) if LOOKS_AHEAD && *name == Name::NONE => {
                         unknown = true;

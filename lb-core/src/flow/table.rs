@@ -153,16 +153,16 @@ impl<'m> FlowTable<'m> {
         }
     }
 
-    /// The name that a tuple of this place has in its first bucket, where nearly all are.
+    /// The name that a tuple of this place has in its first bucket, where nearly all are; in either if that costs no wait.
     #[inline(always)]
     pub(crate) fn likely(&self, place: Place) -> Name {
-        self.index.first(place)
+        if self.is_small() { self.candidate(place) } else { self.index.first(place) }
     }
 
-    /// The name that it has in its second bucket.
+    /// The name that it has where [`likely`](Self::likely) did not look.
     #[inline(always)]
     pub(crate) fn unlikely(&self, place: Place) -> Name {
-        self.index.second(place)
+        if self.is_small() { Name::NONE } else { self.index.second(place) }
     }
 
     /// Asks for a tuple's second bucket.
