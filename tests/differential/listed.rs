@@ -117,6 +117,9 @@ impl Seen<'_> {
             Kind::BadChecksum | Kind::StrayEnd | Kind::OutOfWindow if self.is_invalid() => {
                 return Some(Listed::Invalid);
             }
+            Kind::Error | Kind::ShortError if self.is_invalid() && self.is_about_stale_flow() => {
+                return Some(Listed::StaleError);
+            }
             // §6.6 is about new flows, which to the kernel this is none of.
             Kind::ShortError
                 if verdict == Verdict::Reject(RejectReason::UnmatchedPort)
@@ -133,7 +136,6 @@ impl Seen<'_> {
             {
                 return Some(Listed::Invalid);
             }
-            Kind::Error if self.is_invalid() && self.is_about_stale_flow() => return Some(Listed::StaleError),
             Kind::Incomplete | Kind::Overlapping if step.taken.is_empty() => return Some(Listed::NeverWhole),
             _ => {}
         }
