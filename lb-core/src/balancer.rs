@@ -50,6 +50,9 @@ const LOOKS_AHEAD: bool = usize::BITS >= 64;
 /// For how many packets of a chunk there is room to keep what was found out ahead.
 const AHEAD: usize = if LOOKS_AHEAD { CHUNK } else { 0 };
 
+/// How many searches for a source port may be long and find none, in a second: at some 20 us each they take a fiftieth of it.
+const SEARCHES_PER_SECOND: u32 = 1000;
+
 /// The packet path of one core: single owner, no locks. Everything it needs is an argument.
 pub struct Balancer<'m, M> {
     rules: RuleTable<M>,
@@ -66,6 +69,8 @@ pub struct Balancer<'m, M> {
     lifetimes: Lifetimes,
     fragment_lifetime: u32,
     replies: Limiter,
+    /// Long searches for a port that found none.
+    searches: Limiter,
     counters: Counters,
     /// The latest time that a call brought, and the tick that it falls in.
     now: Instant,
@@ -106,6 +111,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             lifetimes: Lifetimes::new(&config.timeouts),
             fragment_lifetime: Ticks::of(config.timeouts.fragments),
             replies: Limiter::new(config.replies_per_second),
+            searches: Limiter::new(SEARCHES_PER_SECOND),
             counters: Counters::new(),
             now: Instant::ORIGIN,
             ticks: Ticks::at(Instant::ORIGIN),

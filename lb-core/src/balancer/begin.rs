@@ -169,13 +169,20 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             return Some((reply, hash));
         }
         let ports = ports?;
-        for tries in PortRange::ROUNDS {
+        for (round, tries) in PortRange::ROUNDS.into_iter().enumerate() {
+            // Whoever uses up the ports towards a backend must not make all newcomers dear.
+            if round == 1 && !self.searches.admits(self.now) {
+                return None;
+            }
             let start = self.rng.below(ports.count());
             for port in ports.candidates(start, tries) {
                 self.counters.port_tries += 1;
                 let reply = reply.to_port(port);
                 if let Some(hash) = self.free_hash(original, &reply) {
                     self.counters.ports_changed += 1;
+                    if round > 0 {
+                        self.searches.give_back();
+                    }
                     return Some((reply, hash));
                 }
             }

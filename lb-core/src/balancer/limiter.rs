@@ -1,4 +1,5 @@
-//! So that refusals can't be made a flood: answers to rejected packets are few in any second.
+//! So that what is dear can't be made a flood: answers to rejected packets, and searches for ports that find none, are few in
+//! any second.
 
 use crate::time::Instant;
 

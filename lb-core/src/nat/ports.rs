@@ -18,9 +18,9 @@ pub struct PortRange {
 
 impl PortRange {
     /// How many neighbouring ports each round of a search tries, from a start of its own: a long run of taken ports does not
-    /// mean that the range is used up, but no packet may wait for all of it to be looked at (Linux' search has these
-    /// rounds too, `nf_nat_l4proto_unique_tuple`).
-    pub const ROUNDS: [u32; 5] = [128, 64, 32, 16, 8];
+    /// mean that the range is used up, but no packet may wait for all of it to be looked at (Linux' search has such
+    /// rounds too, `nf_nat_l4proto_unique_tuple`). The first is short: it is enough until nearly all are taken.
+    pub const ROUNDS: [u32; 5] = [8, 128, 64, 32, 16];
 
     /// `first..=last` without the ports that are in `reserved` too; `None` if that leaves none.
     pub const fn new(ports: RangeInclusive<u16>, reserved: RangeInclusive<u16>) -> Option<Self> {
