@@ -597,7 +597,8 @@ lb_status lb_swap_rules(struct lb_balancer *balancer, struct lb_rules *next, str
 
 /**
  * Forgets flows whose deadline has passed. When it is called changes no verdict (a packet never finds a flow past
- * its deadline), but for a full table's and those of the schedulers that count live flows.
+ * its deadline), but for a full table's and those of the schedulers that count live flows. All entries must be looked at
+ * once in four years: deadlines are compared modulo 8.5.
  *
  * @param now       nanoseconds since an origin of the caller's choice
  * @param budget    how many entries to look at: the bound of the work

@@ -454,6 +454,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     /// Forgets flows whose deadline has passed, looking at `budget` entries. Returns how many those were.
     /// When this is called changes no verdict, as a packet never finds a flow past its deadline; but for a full table's, and
     /// those of the schedulers lc, sed and nq, which count a flow until it is forgotten.
+    ///
+    /// Whatever time goes in, `now` here and elsewhere, all entries must have been looked at within the four years before it:
+    /// deadlines are compared modulo 8.5 years, so that a flow that is left longer may seem to live again.
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
         self.set_time(now);
         let forgotten = self.flows.expire(self.ticks, budget);

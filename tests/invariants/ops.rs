@@ -16,6 +16,9 @@ use super::cluster::{cluster, ip, slice};
 use super::invariants::Watch;
 use super::packets::{Part, Spec};
 
+/// Nanoseconds.
+const YEAR: u64 = 365 * 86_400 * 1_000_000_000;
+
 /// Octets of an operation.
 pub const OPERATION: usize = 5;
 
@@ -92,8 +95,17 @@ pub fn run(input: &[u8]) {
     let mut memories = [(); 2].map(|()| vec![Block::ZERO; blocks(SIZES)]);
     let [one, other] = &mut memories;
     let watch = Watch::new(&Config::new([7; 16], 7), SIZES, [one, other], table(mode).clone());
-    let mut life =
-        Life { watch, control: None, mode, now: 0, batch: Vec::new(), room: 1, bent: None, saved: Vec::new() };
+    let mut life = Life {
+        watch,
+        control: None,
+        mode,
+        now: 0,
+        swept: 0,
+        batch: Vec::new(),
+        room: 1,
+        bent: None,
+        saved: Vec::new(),
+    };
     for operation in operations.chunks_exact(OPERATION).take(100) {
         let [what, a, b, c, d] = *operation else { continue };
         life.step(what, [a, b, c, d]);
@@ -108,6 +120,8 @@ struct Life<'m> {
     control: Option<Control>,
     /// Nanoseconds.
     now: u64,
+    /// When all flows were last looked at for their deadline.
+    swept: u64,
     /// Packets that go in together once there are as many as there is room for.
     batch: Vec<(Vec<u8>, Meta)>,
     room: usize,
@@ -147,7 +161,14 @@ impl Life<'_> {
             21..=24 => {
                 self.flush();
                 let leap = (1u64 << (a % 56)) - 1;
-                self.now = if b < 240 { self.now.saturating_add(leap) } else { self.now.saturating_sub(leap) };
+                let back = || self.now.saturating_sub(leap).max(self.swept.saturating_sub(YEAR));
+                self.now = if b < 240 { self.now.saturating_add(leap) } else { back() };
+                // As `Balancer::expire` asks for.
+                if self.now > self.swept.saturating_add(YEAR) {
+                    self.swept = self.now;
+                    self.watch.expire(Instant::from_nanos(self.now), usize::MAX);
+                    self.watch.check();
+                }
             }
             25 => {
                 self.flush();
@@ -247,8 +268,9 @@ impl Life<'_> {
     /// A flow of before, or one made up, with tuples that may be taken.
     fn restore(&mut self, number: u8, [b, c, d]: [u8; 3]) {
         self.flush();
-        let flow = match self.saved.get(usize::from(number)) {
-            Some(saved) => *saved,
+        let saved = self.saved.get(usize::from(number)).copied();
+        let flow = match saved.filter(|saved| saved.deadline.as_nanos().abs_diff(self.now) < YEAR) {
+            Some(saved) => saved,
             None => {
                 let original = dialled(number, b, c, d);
                 let reply = Tuple { destination_port: original.source_port ^ u16::from(c >> 6), ..original.reversed() };

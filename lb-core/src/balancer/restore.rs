@@ -23,7 +23,8 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
     }
 
     /// Puts a flow in that another balancer, or this one before a restart, had; its next packet is
-    /// compared with the rules.
+    /// compared with the rules. Its deadline must lie within four years of the times that other calls bring
+    /// ([`expire`](Self::expire) says why).
     ///
     /// # Errors
     /// [`RestoreError`]; nothing has changed then.

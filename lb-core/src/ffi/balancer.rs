@@ -306,7 +306,8 @@ pub unsafe extern "C" fn lb_swap_rules(
 }
 
 /// Forgets flows whose deadline has passed. When it is called changes no verdict (a packet never finds a flow past
-/// its deadline), but for a full table's and those of the schedulers that count live flows.
+/// its deadline), but for a full table's and those of the schedulers that count live flows. All entries must be looked at
+/// once in four years: deadlines are compared modulo 8.5.
 ///
 /// @param now       nanoseconds since an origin of the caller's choice
 /// @param budget    how many entries to look at: the bound of the work
