@@ -82,6 +82,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     ///
     /// # Errors
     /// [`ConfigError`] if the memory or the sizes don't fit.
+    // A balancer is a kilobyte, and each move of one that of stack.
+    #[inline(always)]
     pub fn new(
         config: Config,
         sizes: Sizes,
