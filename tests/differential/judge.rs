@@ -90,6 +90,8 @@ pub struct Judge {
     ports: Vec<Port>,
     /// Which clients which endpoints of which service ports remember, and since when.
     remembered: BTreeMap<(String, Address, SocketAddr), Duration>,
+    /// The same of endpoints that went since: kube-proxy has deleted their memory.
+    lost: BTreeSet<(String, Address, SocketAddr)>,
     /// Clients of sticky service ports whom the engine may remember otherwise: a stray packet of theirs began a flow.
     muddled: BTreeSet<(String, Address)>,
     /// Flows of which, by a listed difference, only the engine may know.
@@ -132,6 +134,7 @@ impl Judge {
             objects: objects.clone(),
             ports: endpoints::ports(objects),
             remembered: BTreeMap::new(),
+            lost: BTreeSet::new(),
             muddled: BTreeSet::new(),
             alone: BTreeSet::new(),
             cleared: BTreeSet::new(),
@@ -199,6 +202,8 @@ impl Judge {
         let is_used = |name: &str, endpoint: &SocketAddr| {
             ports.iter().any(|port| port.name == name && port.in_use().contains(endpoint))
         };
+        let lost = self.remembered.keys().filter(|(name, _, endpoint)| !is_used(name, endpoint));
+        self.lost.extend(lost.cloned());
         self.remembered.retain(|(name, _, endpoint), _| is_used(name, endpoint));
     }
 
@@ -484,7 +489,9 @@ impl Judge {
         if !known.is_empty() {
             self.report.returned += usize::from(!is_muddled);
             if chosen != backend {
+                let is_back = self.lost.contains(&(name.clone(), client, chosen));
                 let listed = is_muddled.then_some(Listed::StrayRemembered);
+                let listed = listed.or(is_back.then_some(Listed::RememberedBack));
                 self.differ(
                     listed,
                     format!("{client} is remembered by {known:?}: kernel {backend}, engine {chosen}\n"),

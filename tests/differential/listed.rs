@@ -14,6 +14,8 @@ use crate::world::{self, Place};
 pub enum Listed {
     /// A client whose stray packet began a flow here is remembered by that flow's endpoint.
     StrayRemembered,
+    /// A client is remembered by an endpoint that went and came back; kube-proxy deletes its memory with its rules.
+    RememberedBack,
     /// A refusal is sent by the address that was dialled, not by the node's own.
     RefusedByVip,
     /// What is in state INVALID to the kernel: it lets it pass untranslated, or drops it in iptables mode.
