@@ -40,11 +40,11 @@ const MAX_TAGS: usize = 2;
 pub(super) fn read(data: &[u8]) -> Result<Option<(Family, usize)>, Malformed> {
     let header: &Header = view(data, 0).ok_or(Malformed::Truncated)?;
     let (mut ether_type, mut at) = (u16::from_be_bytes(header.ether_type), size_of::<Header>());
-    for _ in 0..=MAX_TAGS {
+    for left in (0..=MAX_TAGS).rev() {
         match ether_type {
             IPV4 => return Ok(Some((Family::V4, at))),
             IPV6 => return Ok(Some((Family::V6, at))),
-            CUSTOMER_TAG | SERVICE_TAG | OLD_SERVICE_TAG => {
+            CUSTOMER_TAG | SERVICE_TAG | OLD_SERVICE_TAG if left > 0 => {
                 let tag: &Tag = view(data, at).ok_or(Malformed::Truncated)?;
                 ether_type = u16::from_be_bytes(tag.ether_type);
                 at += size_of::<Tag>();

@@ -78,6 +78,9 @@ fn a_frame_carries_ip_behind_at_most_two_tags() {
             assert_eq!(headers.tuple.destination_port, 53, "{name}");
         }
     }
+    // Nobody asks whether a third is whole.
+    assert_eq!(parse(&tags("88a8 0001 8100 0002 8100 00"), Link::Ethernet), Ok(None));
+    assert_eq!(parse(&tags("88a8 0001 8100 00"), Link::Ethernet), Err(Malformed::Truncated));
 }
 
 #[test]
