@@ -372,7 +372,8 @@ impl<'r> Segment<'r> {
 
 /// Rounded up to four bytes.
 pub(crate) const fn padded(length: usize) -> usize {
-    length.next_multiple_of(4)
+    // Lengths in an image may be anything, where words have 32 bits too.
+    length.saturating_add(3) & !3
 }
 
 /// `count` prefixes of [`PREFIX`] bytes each: address, length, three more.
