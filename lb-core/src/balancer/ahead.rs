@@ -136,50 +136,26 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         let unknown = plain.iter().zip(names).map(|(plain, name)| plain.as_ref().filter(|_| *name == Name::NONE));
         for (((plain, owner), packet), prospect) in unknown.zip(owners).zip(packets).zip(ahead) {
             let Some(Plain { tuple, .. }) = plain else { continue };
-            *prospect = match tuple.family {
-                Family::V4 => self.rule_v4(&here, tuple, packet.meta.origin, *owner, &mut rng),
-                Family::V6 => self.rule_v6(&here, tuple, packet.meta.origin, *owner, &mut rng),
-            };
+            *prospect = Some(match tuple.family {
+                Family::V4 => self.rule::<true>(&here, tuple, packet.meta.origin, *owner, &mut rng),
+                Family::V6 => self.rule::<false>(&here, tuple, packet.meta.origin, *owner, &mut rng),
+            });
         }
         [Family::V4, Family::V6].into_iter().for_each(|family| self.flows.prefetch_free(family));
     }
 
-    // Each family has a function of its own, in which the compiler knows of which one addresses are.
-
+    /// What becomes of a flow that begins with a packet of this tuple. Each family has a function of its own, in which the
+    /// compiler knows of which one addresses are.
     #[inline(never)]
-    fn rule_v4(
+    fn rule<const V4: bool>(
         &self,
         here: &Here<'_>,
         key: &Packed,
         origin: Origin,
         owner: Option<Answer<'_>>,
         rng: &mut Rng,
-    ) -> Option<Prospect> {
-        self.rule(here, &key.known_as(Family::V4), origin, owner, rng)
-    }
-
-    #[inline(never)]
-    fn rule_v6(
-        &self,
-        here: &Here<'_>,
-        key: &Packed,
-        origin: Origin,
-        owner: Option<Answer<'_>>,
-        rng: &mut Rng,
-    ) -> Option<Prospect> {
-        self.rule(here, &key.known_as(Family::V6), origin, owner, rng)
-    }
-
-    /// What becomes of a flow that begins with a packet of this tuple.
-    #[inline(always)]
-    fn rule(
-        &self,
-        here: &Here<'_>,
-        key: &Packed,
-        origin: Origin,
-        owner: Option<Answer<'_>>,
-        rng: &mut Rng,
-    ) -> Option<Prospect> {
+    ) -> Prospect {
+        let key = &key.known_as(if V4 { Family::V4 } else { Family::V6 });
         let tuple = Tuple::from(key);
         let decision = self.rules.decide_of(&here.node, &tuple, origin, owner);
         let offer = match forged(&tuple, origin) {
@@ -191,7 +167,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         {
             self.flows.prefetch_key(*hash);
         }
-        Some(Prospect { ruling: Ruling::by(&decision), offer })
+        Prospect { ruling: Ruling::by(&decision), offer }
     }
 
     /// Its backend, if nothing but the packet and chance has a say in that.

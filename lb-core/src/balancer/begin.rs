@@ -110,7 +110,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         Ok(flow)
     }
 
-    /// Begins the flow that was prepared ahead. `None`, and nothing done, if chance has been asked or the reply tuple taken
+    /// Begins the flow that was prepared ahead. `None`, and no flow begun, if chance has been asked or the reply tuple taken
     /// since: [`begin`](Self::begin) then comes to something else.
     #[inline(always)]
     fn take_up(

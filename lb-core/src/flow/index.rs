@@ -87,7 +87,7 @@ impl<'m> Index<'m> {
 
     #[inline(always)]
     pub(super) fn place(&self, hash: u64) -> Place {
-        // Multiply-shift maps 32 hash bits onto any number of buckets. The tag has eight of them, and eight below.
+        // Multiply-shift maps 32 hash bits onto any number of buckets. The tag has eight of them, and seven below.
         let bucket = ((hash >> 32) * self.buckets.len() as u64) >> 32;
         Place { bucket: bucket as u32, tag: (hash >> 24) as u16 | 1 }
     }
@@ -263,7 +263,7 @@ impl<'m> Index<'m> {
 }
 
 impl Bucket {
-    /// The ways that have this tag, all eight compared at once. The first has it; one behind may have the next tag.
+    /// The ways that have this tag, all eight compared at once. The first has it; one behind may have the next tag, or be free.
     #[inline(always)]
     fn equal(&self, tag: u16) -> Ways {
         const ONES: u64 = 0x0001_0001_0001_0001;

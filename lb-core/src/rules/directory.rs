@@ -62,7 +62,7 @@ impl Answer<'_> {
         u32_at(self.0, 4).unwrap_or(0)
     }
 
-    /// To a Vip or node port: [`place`] of it.
+    /// To a Vip or node port: where its segment begins, and its class ([`place`]).
     #[inline]
     pub(crate) fn place(self) -> u32 {
         u32_at(self.0, 12).unwrap_or(0)
