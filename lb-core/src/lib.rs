@@ -91,7 +91,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![no_std]
-// Of the modules of this crate prefetch.rs, which gives its reason, and `ffi` alone are allowed any.
+// Of the modules of this crate processor.rs, which gives its reason, and `ffi` alone are allowed any.
 #![deny(unsafe_code)]
 // No packet, image or argument makes the engine panic. Tests may: see clippy.toml.
 #![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unreachable, clippy::unwrap_used)]
@@ -112,7 +112,7 @@ mod memory;
 pub mod nat;
 pub mod packet;
 pub mod pick;
-mod prefetch;
+mod processor;
 mod rng;
 pub mod rules;
 mod scheduler;

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::clock::Ticks;
 use super::table::Beginning;
 use super::{Direction, Signal, State};
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 use crate::time::Instant;
 use crate::tuple::packed::{LABEL, Packed};
 use crate::tuple::{Family, Tuple};
@@ -195,9 +195,10 @@ impl WideEntry {
 
     /// Asks for both of its lines, ahead of their being read.
     #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        prefetch(&self.entry);
-        prefetch(&self.addresses);
+    pub(super) fn prefetch(this: *const Self) {
+        let lines: *const Entry = this.cast();
+        prefetch(lines);
+        prefetch(lines.wrapping_add(1));
     }
 }
 

@@ -11,7 +11,7 @@ use super::loads::Loads;
 use super::{Direction, Flags, Flow, FlowId, State};
 use crate::hash::TupleHash;
 use crate::memory::Block;
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 use crate::time::Instant;
 use crate::tuple::Family;
 use crate::tuple::packed::Packed;
@@ -181,8 +181,8 @@ impl<'m> FlowTable<'m> {
     #[inline(always)]
     pub(crate) fn prefetch_entry(&self, name: Name) {
         match name.flow().checked_sub(self.v4.len() as u32) {
-            None => self.v4.get(name.flow() as usize).map_or((), prefetch),
-            Some(wide) => self.v6.get(wide as usize).map_or((), WideEntry::prefetch),
+            None => prefetch(self.v4.as_ptr().wrapping_add(name.flow() as usize)),
+            Some(wide) => WideEntry::prefetch(self.v6.as_ptr().wrapping_add(wide as usize)),
         }
     }
 
