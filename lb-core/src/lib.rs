@@ -8,7 +8,7 @@
 //! # The contract
 //! - **Everything is an argument**: time, key, seed, memory, packet, and what a packet's bytes can't tell. The same
 //!   image, packets, key, seed and times give the same bytes and verdicts, on every target.
-//! - **No std, no allocation, no lock, no clock, no panic; no unsafe code of our own but one prefetch instruction.** All memory is given by the caller,
+//! - **No std, no allocation, no lock, no clock, no panic; no unsafe code of our own but two instructions.** All memory is given by the caller,
 //!   [`blocks`] says how much.
 //! - **A packet is never an error**: it gets a [`Verdict`], with a counted reason. Errors are for making a [`Balancer`] and
 //!   for loading rules, and say what is wrong and what to do.

@@ -148,20 +148,20 @@ impl<'m> Index<'m> {
 
     /// A name that a key of this place may have by its first bucket: nearly always the one that it has, if it is there.
     #[inline(always)]
-    pub(super) fn first(&self, place: Place) -> Name {
+    pub(super) fn first(&self, place: Place) -> Option<Name> {
         self.any(place.bucket as usize, place.tag())
     }
 
     /// The same by its second bucket.
     #[inline(always)]
-    pub(super) fn second(&self, place: Place) -> Name {
-        self.second_of(place).map_or(Name::NONE, |second| self.any(second, place.tag()))
+    pub(super) fn second(&self, place: Place) -> Option<Name> {
+        self.any(self.second_of(place)?, place.tag())
     }
 
     #[inline(always)]
-    fn any(&self, at: usize, tag: u16) -> Name {
-        let name = self.buckets.get(at).and_then(|bucket| bucket.names.get(bucket.ways(tag).next()?));
-        name.copied().map_or(Name::NONE, Name)
+    fn any(&self, at: usize, tag: u16) -> Option<Name> {
+        let bucket = self.buckets.get(at)?;
+        bucket.names.get(bucket.ways(tag).next()?).copied().map(Name)
     }
 
     /// The name of the first key of this hash for which `is` holds.

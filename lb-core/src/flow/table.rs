@@ -146,23 +146,20 @@ impl<'m> FlowTable<'m> {
 
     /// The name that a tuple of this place has, if it has one: to be believed by [`Self::known`] alone.
     #[inline(always)]
-    pub(crate) fn candidate(&self, place: Place) -> Name {
-        match self.index.first(place) {
-            Name::NONE => self.index.second(place),
-            name => name,
-        }
+    pub(crate) fn candidate(&self, place: Place) -> Option<Name> {
+        self.index.first(place).or_else(|| self.index.second(place))
     }
 
     /// The name that a tuple of this place has in its first bucket, where nearly all are; in either if that costs no wait.
     #[inline(always)]
-    pub(crate) fn likely(&self, place: Place) -> Name {
+    pub(crate) fn likely(&self, place: Place) -> Option<Name> {
         if self.is_small() { self.candidate(place) } else { self.index.first(place) }
     }
 
     /// The name that it has where [`likely`](Self::likely) did not look.
     #[inline(always)]
-    pub(crate) fn unlikely(&self, place: Place) -> Name {
-        if self.is_small() { Name::NONE } else { self.index.second(place) }
+    pub(crate) fn unlikely(&self, place: Place) -> Option<Name> {
+        if self.is_small() { None } else { self.index.second(place) }
     }
 
     /// Asks for a tuple's second bucket.
@@ -332,6 +329,7 @@ impl<'m> FlowTable<'m> {
     }
 
     /// Notes a packet: the flow's state, and when it will be forgotten.
+    #[cold]
     pub(crate) fn touch(&mut self, id: FlowId, state: State, deadline: Ticks) {
         let Some(entry) = self.entry_mut(id) else { return };
         let Some(before) = entry.state() else { return };
