@@ -81,9 +81,7 @@ enum lb_code
     LB_CODE_UNTRANSLATABLE_SCTP = 30,
     /** An ICMP error that quotes a packet from a Vip, of no known flow. */
     LB_CODE_UNRELATED_ERROR = 31,
-    /**
-     * An ICMP redirect about a flow: its gateway is of another link, and who was told of it would go past the translation.
-     */
+    /** An ICMP redirect about a flow: it would lead past the translation. */
     LB_CODE_REDIRECT = 32,
     /** The Service has no usable endpoint in the whole cluster (SEMANTICS §6.4). */
     LB_CODE_NO_ENDPOINTS = 48,

@@ -184,7 +184,7 @@ reasons! {
         29 StaleFlow            "stale-flow"             "The flow's backend may no longer serve it and nothing may take its place (SEMANTICS §11.5)."
         30 UntranslatableSctp   "untranslatable-sctp"    "A fragmented SCTP packet whose ports must change: its CRC32c covers bytes that are in other fragments."
         31 UnrelatedError       "unrelated-error"        "An ICMP error that quotes a packet from a Vip, of no known flow."
-        32 Redirect             "redirect"               "An ICMP redirect about a flow: its gateway is of another link, and who was told of it would go past the translation."
+        32 Redirect             "redirect"               "An ICMP redirect about a flow: it would lead past the translation."
     }
 }
 

@@ -44,7 +44,8 @@ fn who_has_seen_enough_may_go() {
 #[test]
 fn the_readme_shows_what_is_told() {
     let readme = include_str!("../../README.md");
-    let shown = readme.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a page of the story");
+    let shown =
+        readme.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a page of the story");
     let (text, _) = told(0, None, Physics::default());
     let told: Vec<&str> = text.lines().map(str::trim_start).collect();
     let shown: Vec<&str> = shown.lines().map(str::trim_start).collect();
