@@ -160,8 +160,8 @@ impl<'m> Index<'m> {
 
     #[inline(always)]
     fn any(&self, at: usize, tag: u16) -> Option<Name> {
-        let bucket = self.buckets.get(at)?;
-        bucket.names.get(bucket.ways(tag).next()?).copied().map(Name)
+        let Bucket { tags, names, .. } = self.buckets.get(at)?;
+        names.get(Ways(equal(tags, tag)).next()?).copied().map(Name)
     }
 
     /// The name of the first key of this hash for which `is` holds.

@@ -35,7 +35,10 @@ pub(crate) fn rewrite_plain(
     [addresses, all]: [Change; 2],
     checksum: &Checksum,
 ) -> Option<()> {
-    let packet = data.get_mut(usize::from(plain.network)..)?;
+    // All that is read and written, so that nothing is if there is less.
+    let header = if family == Family::V4 { size_of::<ipv4::Header>() } else { size_of::<ipv6::Header>() };
+    let length = header + if plain.is_tcp() { size_of::<tcp::Header>() } else { size_of::<udp::Header>() };
+    let packet = data.get_mut(usize::from(plain.network)..)?.get_mut(..length)?;
     let transport = match family {
         Family::V4 => {
             let (header, transport) = split::<ipv4::Header>(packet)?;
