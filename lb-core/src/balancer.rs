@@ -162,6 +162,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     (None, _) => {}
                 }
             }
+            names.iter().for_each(|name| self.flows.prefetch_rest(*name));
             let begun = self.flows.begun();
             if !unknown {
                 for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {

@@ -174,12 +174,21 @@ impl<'m> FlowTable<'m> {
         self.index.is_small()
     }
 
-    /// Asks for the entry of a candidate.
+    /// Asks for the entry of a candidate, or the first line of it.
     #[inline(always)]
     pub(crate) fn prefetch_entry(&self, name: Name) {
         match name.flow().checked_sub(self.v4.len() as u32) {
             None => prefetch(self.v4.as_ptr().wrapping_add(name.flow() as usize)),
-            Some(wide) => WideEntry::prefetch(self.v6.as_ptr().wrapping_add(wide as usize)),
+            Some(wide) => prefetch(self.v6.as_ptr().wrapping_add(wide as usize)),
+        }
+    }
+
+    /// Asks for the rest of an entry of two lines, for all of a batch at once: line by line the second would wait for the first's
+    /// translation, and the next packet for both.
+    #[inline(always)]
+    pub(crate) fn prefetch_rest(&self, name: Name) {
+        if let Some(wide) = name.flow().checked_sub(self.v4.len() as u32) {
+            WideEntry::prefetch_rest(self.v6.as_ptr().wrapping_add(wide as usize));
         }
     }
 
