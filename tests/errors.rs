@@ -202,6 +202,16 @@ fn an_error_says_nothing_about_the_flows_life() {
     assert_eq!(lab.kind("udp", "10.244.1.2:5353", CLIENT).to_string(), "pass", "30 s after the last datagram");
 }
 
+/// What an endpoint that is none any more has to say of a datagram is nothing that its client could use.
+#[test]
+fn an_error_from_where_nobody_serves_is_stale() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    let forwarded = lab.kind("udp", CLIENT, "10.96.0.10:53").frame;
+    lab.put(web(&["10.244.2.3 node-b"]));
+    let told = lab.send(&error(What::PortUnreachable, "10.244.1.2", "10.244.2.9", &forwarded, 8));
+    assert_eq!(told.to_string(), "stale-flow");
+}
+
 #[test]
 fn an_error_is_about_a_flow_of_its_own_zone() {
     let mut lab = Lab::web(&["10.244.1.2 node-a"]);
