@@ -11,7 +11,7 @@ use super::loads::Loads;
 use super::{Direction, Flags, Flow, FlowId, State};
 use crate::hash::TupleHash;
 use crate::memory::Block;
-use crate::prefetch::prefetch;
+use crate::prefetch::{ASKS, prefetch};
 use crate::time::Instant;
 use crate::tuple::Family;
 use crate::tuple::packed::Packed;
@@ -385,18 +385,41 @@ impl<'m> FlowTable<'m> {
 
     /// Looks at the next `budget` entries and forgets the expired ones. Returns how many those were.
     pub(crate) fn expire(&mut self, now: Ticks, budget: usize) -> usize {
+        /// Entries whose buckets are asked for together: flows that began together often end together.
+        const TOGETHER: usize = 16;
         let (mut forgotten, mut left) = (0, budget.min(self.capacity() as usize));
+        let mut asked = 0_usize;
         while left > 0 {
             let (looked, expired) = self.look(now, left);
             left -= looked;
+            asked = asked.saturating_sub(looked);
             self.hand += looked as u32 - 1;
             if expired {
+                if asked == 0 {
+                    asked = TOGETHER.min(left + 1);
+                    self.prefetch_ends(now, asked);
+                }
                 self.remove(FlowId(self.hand));
                 forgotten += 1;
             }
             self.advance();
         }
         forgotten
+    }
+
+    /// Asks for the buckets of those flows that are over among as many entries from the hand on.
+    fn prefetch_ends(&self, now: Ticks, count: usize) {
+        if !ASKS {
+            return;
+        }
+        for flow in (0..count as u32).map(|ahead| FlowId(self.hand.wrapping_add(ahead))) {
+            if self.entry(flow).is_some_and(|entry| entry.state().is_some() && entry.is_expired(now))
+                && let Some((original, reply)) = self.tuples(flow)
+            {
+                self.prefetch_key(self.hash.of(&original));
+                self.prefetch_key(self.hash.of(&reply));
+            }
+        }
     }
 
     /// Looks at entries from the hand on, as far as it need not jump, at most `count` of them and at least one, until one is
