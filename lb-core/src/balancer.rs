@@ -126,7 +126,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         self.set_time(now);
         let plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
         let place = plain.as_ref().map(|plain| self.flows.place(&plain.tuple));
-        let name = place.map_or(Name::NONE, |place| self.flows.candidate(place));
+        let name = place.and_then(|place| self.flows.candidate(place)).unwrap_or(Name::NONE);
         self.conclude(packet, &plain, name, self.flows.begun(), None);
         packet.verdict
     }
@@ -149,13 +149,17 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             }
             let mut unknown = false;
             for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
-                *name = if LOOKS_AHEAD { self.flows.likely(*place) } else { self.flows.candidate(*place) };
-                match plain {
-                    Some(plain) if LOOKS_AHEAD && *name == Name::NONE => {
+                let found = if LOOKS_AHEAD { self.flows.likely(*place) } else { self.flows.candidate(*place) };
+                match (found, plain) {
+                    (Some(found), _) => {
+                        *name = found;
+                        self.flows.prefetch_entry(found);
+                    }
+                    (None, Some(plain)) if LOOKS_AHEAD => {
                         unknown = true;
                         *name = self.unknown(plain, *place);
                     }
-                    _ => self.flows.prefetch_entry(*name),
+                    (None, _) => {}
                 }
             }
             let begun = self.flows.begun();
@@ -199,6 +203,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Judges a packet by the long way. A plain one that is `unknown` is surely of no flow.
+    // Not so cold, but what is not judged is all the quicker.
+    #[cold]
     #[inline(never)]
     fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool, ahead: Option<&Prospect>) {
         let verdict = match plain {

@@ -97,8 +97,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         let (mut owners, mut dialling) = ([None; CHUNK], false);
         for (((plain, place), name), owner) in plain.iter().zip(places).zip(&mut *names).zip(&mut owners) {
             let Some(plain) = plain.as_ref().filter(|_| !name.is_flows()) else { continue };
-            let second = self.flows.unlikely(*place);
-            if second.is_flows() {
+            if let Some(second) = self.flows.unlikely(*place) {
                 *name = second;
                 self.flows.prefetch_entry(second);
                 continue;

@@ -11,7 +11,7 @@ use super::loads::Loads;
 use super::{Direction, Flags, Flow, FlowId, State};
 use crate::hash::TupleHash;
 use crate::memory::Block;
-use crate::prefetch::{ASKS, prefetch};
+use crate::processor::{ASKS, prefetch};
 use crate::time::Instant;
 use crate::tuple::Family;
 use crate::tuple::packed::Packed;
@@ -146,23 +146,20 @@ impl<'m> FlowTable<'m> {
 
     /// The name that a tuple of this place has, if it has one: to be believed by [`Self::known`] alone.
     #[inline(always)]
-    pub(crate) fn candidate(&self, place: Place) -> Name {
-        match self.index.first(place) {
-            Name::NONE => self.index.second(place),
-            name => name,
-        }
+    pub(crate) fn candidate(&self, place: Place) -> Option<Name> {
+        self.index.first(place).or_else(|| self.index.second(place))
     }
 
     /// The name that a tuple of this place has in its first bucket, where nearly all are; in either if that costs no wait.
     #[inline(always)]
-    pub(crate) fn likely(&self, place: Place) -> Name {
+    pub(crate) fn likely(&self, place: Place) -> Option<Name> {
         if self.is_small() { self.candidate(place) } else { self.index.first(place) }
     }
 
     /// The name that it has where [`likely`](Self::likely) did not look.
     #[inline(always)]
-    pub(crate) fn unlikely(&self, place: Place) -> Name {
-        if self.is_small() { Name::NONE } else { self.index.second(place) }
+    pub(crate) fn unlikely(&self, place: Place) -> Option<Name> {
+        if self.is_small() { None } else { self.index.second(place) }
     }
 
     /// Asks for a tuple's second bucket.
@@ -181,8 +178,8 @@ impl<'m> FlowTable<'m> {
     #[inline(always)]
     pub(crate) fn prefetch_entry(&self, name: Name) {
         match name.flow().checked_sub(self.v4.len() as u32) {
-            None => self.v4.get(name.flow() as usize).map_or((), prefetch),
-            Some(wide) => self.v6.get(wide as usize).map_or((), WideEntry::prefetch),
+            None => prefetch(self.v4.as_ptr().wrapping_add(name.flow() as usize)),
+            Some(wide) => WideEntry::prefetch(self.v6.as_ptr().wrapping_add(wide as usize)),
         }
     }
 
@@ -332,6 +329,7 @@ impl<'m> FlowTable<'m> {
     }
 
     /// Notes a packet: the flow's state, and when it will be forgotten.
+    #[cold]
     pub(crate) fn touch(&mut self, id: FlowId, state: State, deadline: Ticks) {
         let Some(entry) = self.entry_mut(id) else { return };
         let Some(before) = entry.state() else { return };

@@ -8,8 +8,8 @@ use super::{Address, Family, Protocol, Tuple};
 pub(crate) struct Packed {
     /// Source, then destination: 4 bytes each in the first word (IPv4), or 16 each in all four (IPv6).
     pub(crate) addresses: [u64; 4],
-    /// [`Self::ports`], and above them [`Self::label`]: one word, as it is hashed as soon as it is made.
-    rest: u64,
+    ports: u32,
+    label: u32,
     pub(crate) family: Family,
 }
 
@@ -26,25 +26,19 @@ impl Packed {
     /// The tuple of these words.
     #[inline(always)]
     pub(crate) const fn new(family: Family, addresses: [u64; 4], ports: u32, label: u32) -> Self {
-        Self { addresses, rest: ports as u64 | (label as u64) << 32, family }
+        Self { addresses, ports, label, family }
     }
 
     /// Source, then destination port.
     #[inline(always)]
     pub(crate) const fn ports(&self) -> u32 {
-        self.rest as u32
+        self.ports
     }
 
     /// What [`label`] makes of protocol and zone.
     #[inline(always)]
     pub(crate) const fn label(&self) -> u32 {
-        (self.rest >> 32) as u32
-    }
-
-    /// All words but those of addresses.
-    #[inline(always)]
-    pub(crate) const fn rest(&self) -> u64 {
-        self.rest
+        self.label
     }
 
     /// The same, said to be of the family that it is of: from there on the compiler knows it.
