@@ -100,6 +100,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             if let Some(second) = self.flows.unlikely(*place) {
                 *name = second;
                 self.flows.prefetch_entry(second);
+                self.flows.prefetch_rest(second);
                 continue;
             }
             if *name == Name::NOBODYS {

@@ -198,8 +198,8 @@ impl WideEntry {
 
     /// Asks for the second of its lines, ahead of their being read.
     #[inline(always)]
-    pub(super) fn prefetch_rest(this: *const Self) {
-        prefetch(this.cast::<Entry>().wrapping_add(1));
+    pub(super) fn prefetch_rest(&self) {
+        prefetch(&self.addresses);
     }
 }
 

@@ -141,7 +141,9 @@ impl<'m> FlowTable<'m> {
         let Some(slab) = self.slabs.get(family as usize) else { return };
         let base = if family == Family::V4 { 0 } else { self.v4.len() as u32 };
         let next = if slab.free == NONE { base + slab.used } else { slab.free };
-        self.prefetch_entry(Name::new(next, Direction::Original));
+        let next = Name::new(next, Direction::Original);
+        self.prefetch_entry(next);
+        self.prefetch_rest(next);
     }
 
     /// The name that a tuple of this place has, if it has one: to be believed by [`Self::known`] alone.
@@ -183,12 +185,14 @@ impl<'m> FlowTable<'m> {
         }
     }
 
-    /// Asks for the rest of an entry of two lines, for all of a batch at once: line by line the second would wait for the first's
-    /// translation, and the next packet for both.
+    /// Asks for the rest of a candidate's entry if it has two lines. Asking for the second lines of a batch after all of the first
+    /// ones is measured to be quicker than line by line.
     #[inline(always)]
     pub(crate) fn prefetch_rest(&self, name: Name) {
-        if let Some(wide) = name.flow().checked_sub(self.v4.len() as u32) {
-            WideEntry::prefetch_rest(self.v6.as_ptr().wrapping_add(wide as usize));
+        if let Some(wide) = name.flow().checked_sub(self.v4.len() as u32)
+            && let Some(wide) = self.v6.get(wide as usize)
+        {
+            wide.prefetch_rest();
         }
     }
 
