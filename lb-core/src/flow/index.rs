@@ -63,10 +63,18 @@ impl Name {
 }
 
 /// Where a key may be: its first bucket, and its tag, which is never 0.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Place {
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
     bucket: u32,
     tag: u16,
+}
+
+impl Spot {
+    /// One of 512 bits, by which most spots differ: which of eight words, and which of its bits.
+    #[inline(always)]
+    pub(crate) const fn bit(self) -> (usize, u64) {
+        ((self.tag >> 1 & 7) as usize, 1 << (self.tag >> 4 & 63))
+    }
 }
 
 pub(super) struct Index<'m> {
@@ -86,10 +94,10 @@ impl<'m> Index<'m> {
     }
 
     #[inline(always)]
-    pub(super) fn place(&self, hash: u64) -> Place {
+    pub(super) fn spot(&self, hash: u64) -> Spot {
         // Multiply-shift maps 32 hash bits onto any number of buckets. The tag has eight of them, and seven below.
         let bucket = ((hash >> 32) * self.buckets.len() as u64) >> 32;
-        Place { bucket: bucket as u32, tag: (hash >> 24) as u16 | 1 }
+        Spot { bucket: bucket as u32, tag: (hash >> 24) as u16 | 1 }
     }
 
     /// The other bucket of a key: its own inverse for a given tag.
@@ -102,29 +110,29 @@ impl<'m> Index<'m> {
 
     /// Both buckets of a key.
     #[cfg(test)]
-    pub(super) fn both(&self, Place { bucket, tag }: Place) -> [usize; 2] {
+    pub(super) fn both(&self, Spot { bucket, tag }: Spot) -> [usize; 2] {
         [bucket as usize, self.other(bucket as usize, tag)]
     }
 
     /// Asks for a key's first bucket, ahead of its being read.
     #[inline(always)]
-    pub(super) fn prefetch(&self, place: Place) {
-        if let Some(bucket) = self.buckets.get(place.bucket as usize) {
+    pub(super) fn prefetch(&self, spot: Spot) {
+        if let Some(bucket) = self.buckets.get(spot.bucket as usize) {
             prefetch(bucket);
         }
     }
 
     /// Asks for the second of its buckets, if it may be there.
     #[inline(always)]
-    pub(super) fn prefetch_second(&self, place: Place) {
-        if let Some(second) = self.second_of(place) {
-            self.prefetch(Place { bucket: second as u32, ..place });
+    pub(super) fn prefetch_second(&self, spot: Spot) {
+        if let Some(second) = self.second_of(spot) {
+            self.prefetch(Spot { bucket: second as u32, ..spot });
         }
     }
 
     /// The second bucket of a key, unless that key can only be in its first.
     #[inline(always)]
-    fn second_of(&self, Place { bucket, tag }: Place) -> Option<usize> {
+    fn second_of(&self, Spot { bucket, tag }: Spot) -> Option<usize> {
         let first = self.buckets.get(bucket as usize)?;
         if first.astray == 0 { None } else { Some(self.other(bucket as usize, tag)) }
     }
@@ -136,16 +144,16 @@ impl<'m> Index<'m> {
         size_of_val(self.buckets) <= CACHE
     }
 
-    /// A name that a key of this place may have by its first bucket: nearly always the one that it has, if it is there.
+    /// A name that a key of this spot may have by its first bucket: nearly always the one that it has, if it is there.
     #[inline(always)]
-    pub(super) fn first(&self, place: Place) -> Name {
-        self.any(place.bucket as usize, place.tag)
+    pub(super) fn first(&self, spot: Spot) -> Name {
+        self.any(spot.bucket as usize, spot.tag)
     }
 
     /// The same by its second bucket.
     #[inline(always)]
-    pub(super) fn second(&self, place: Place) -> Name {
-        self.second_of(place).map_or(Name::NONE, |second| self.any(second, place.tag))
+    pub(super) fn second(&self, spot: Spot) -> Name {
+        self.second_of(spot).map_or(Name::NONE, |second| self.any(second, spot.tag))
     }
 
     #[inline(always)]
@@ -154,26 +162,24 @@ impl<'m> Index<'m> {
         name.copied().map_or(Name::NONE, Name)
     }
 
-    /// The name of the first key of this hash for which `is` holds.
+    /// The name of the first key at this spot for which `is` holds.
     #[inline]
-    pub(super) fn find(&self, hash: u64, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
-        let place @ Place { bucket, tag } = self.place(hash);
+    pub(super) fn find(&self, spot: Spot, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
+        let Spot { bucket, tag } = spot;
         let found = self.buckets.get(bucket as usize)?.find(tag, &mut is);
-        found.or_else(|| self.buckets.get(self.second_of(place)?)?.find(tag, &mut is))
+        found.or_else(|| self.buckets.get(self.second_of(spot)?)?.find(tag, &mut is))
     }
 
-    /// Whether no key of this hash is here, told by tags alone: it may be untrue where it says no.
+    /// Whether no key of this spot is here, told by tags alone: it may be untrue where it says no.
     #[inline(always)]
-    pub(super) fn lacks(&self, hash: u64) -> bool {
-        let place = self.place(hash);
-        let lacks = |at: usize| self.buckets.get(at).is_none_or(|bucket| !bucket.has(place.tag));
-        lacks(place.bucket as usize) && self.second_of(place).is_none_or(lacks)
+    pub(super) fn lacks(&self, spot: Spot) -> bool {
+        let lacks = |at: usize| self.buckets.get(at).is_none_or(|bucket| !bucket.has(spot.tag));
+        lacks(spot.bucket as usize) && self.second_of(spot).is_none_or(lacks)
     }
 
     /// Adds a key; false if neither bucket has a way free nor can make one.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(super) fn insert(&mut self, hash: u64, name: Name) -> bool {
-        let Place { bucket, tag } = self.place(hash);
+    pub(super) fn insert(&mut self, Spot { bucket, tag }: Spot, name: Name) -> bool {
         let first = bucket as usize;
         self.put(first, tag, name, false) || self.insert_aside(first, tag, name)
     }
@@ -247,8 +253,7 @@ impl<'m> Index<'m> {
     }
 
     /// Removes a key.
-    pub(super) fn remove(&mut self, hash: u64, name: Name) {
-        let Place { bucket, tag } = self.place(hash);
+    pub(super) fn remove(&mut self, Spot { bucket, tag }: Spot, name: Name) {
         let first = bucket as usize;
         let second = self.other(first, tag);
         for at in [first, second] {
@@ -361,10 +366,10 @@ mod tests {
             let hashes: std::vec::Vec<u64> = (0..KEYS).map(|_| rng.next()).collect();
             let name = |i: usize| Name::new(i as u32, Direction::Original);
             for (i, &hash) in hashes.iter().enumerate() {
-                assert!(index.insert(hash, name(i)), "seed {seed}, at the {i}th");
+                assert!(index.insert(index.spot(hash), name(i)), "seed {seed}, at the {i}th");
             }
             for (i, &hash) in hashes.iter().enumerate() {
-                assert!(index.find(hash, |found| found == name(i)).is_some());
+                assert!(index.find(index.spot(hash), |found| found == name(i)).is_some());
             }
         }
     }
@@ -375,7 +380,7 @@ mod tests {
         let mut memory = vec![Block::ZERO; 1];
         let mut index = Index::new(&mut memory);
         let hash = 0;
-        assert_eq!(index.place(hash).tag, 1);
+        assert_eq!(index.spot(hash).tag, 1);
         for (tag, name) in [(1, 5), (3, 6), (5, 7), (7, 8), (1, 0)] {
             assert!(index.put(0, tag, Name(name), false));
         }
@@ -383,15 +388,15 @@ mod tests {
         let mut asked = vec![];
         assert!(
             index
-                .find(hash, |name| {
+                .find(index.spot(hash), |name| {
                     asked.push(name.0);
                     false
                 })
                 .is_none()
         );
         assert_eq!(asked, [5, 0]);
-        index.remove(hash, Name(0));
-        assert!(index.find(hash, |name| name == Name(0)).is_none());
+        index.remove(index.spot(hash), Name(0));
+        assert!(index.find(index.spot(hash), |name| name == Name(0)).is_none());
     }
 
     #[test]
@@ -403,12 +408,12 @@ mod tests {
             let hashes: std::vec::Vec<u64> = (0..keys).map(|_| rng.next()).collect();
             let name = |i: usize| Name::new(i as u32, Direction::Original);
             for (i, &hash) in hashes.iter().enumerate() {
-                assert!(index.insert(hash, name(i)), "{keys} keys, at the {i}th");
+                assert!(index.insert(index.spot(hash), name(i)), "{keys} keys, at the {i}th");
             }
             for (i, &hash) in hashes.iter().enumerate() {
-                assert!(index.find(hash, |found| found == name(i)).is_some());
-                index.remove(hash, name(i));
-                assert!(index.find(hash, |found| found == name(i)).is_none());
+                assert!(index.find(index.spot(hash), |found| found == name(i)).is_some());
+                index.remove(index.spot(hash), name(i));
+                assert!(index.find(index.spot(hash), |found| found == name(i)).is_none());
             }
             let nothing = |bucket: &Bucket| (bucket.tags, bucket.astray, bucket.guests) == ([0; 2], 0, 0);
             assert!(index.buckets.iter().all(nothing));

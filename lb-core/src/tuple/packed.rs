@@ -47,6 +47,17 @@ impl Packed {
         self.rest
     }
 
+    /// Whether they are the same, both of this family.
+    #[inline(always)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let [[a, b, c, d], [e, f, g, h]] = [self.addresses, other.addresses];
+        let rest = match self.family {
+            Family::V4 => 0,
+            Family::V6 => (b ^ f) | (c ^ g) | (d ^ h),
+        };
+        (a ^ e) | (self.rest ^ other.rest) | rest == 0
+    }
+
     /// The same, said to be of the family that it is of: from there on the compiler knows it.
     #[inline(always)]
     pub(crate) const fn known_as(self, family: Family) -> Self {
