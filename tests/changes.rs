@@ -267,6 +267,25 @@ fn a_node_ports_flow_moves_whatever_the_address() {
     assert_eq!(lab.engine.flows().count(), 0);
 }
 
+/// A Service that comes back may lie elsewhere among the rules, where another lies now that it had been.
+#[test]
+fn a_flow_follows_its_service_from_one_place_to_another() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    assert_eq!(lab.kind("udp", CLIENT, VIP).to_string(), STAYS.1);
+    no_service(&mut lab);
+    lab.update();
+    for (name, address) in [("a", "10.96.0.1"), ("b", "10.96.0.2"), ("c", "10.96.0.3"), ("d", "10.96.0.4")] {
+        lab.put((service(name, address, &["udp:53"]), slice(name, &["udp:5353"], &["10.244.1.9 node-a"])));
+    }
+    lab.put(web(&["10.244.1.2 node-a"]));
+    assert_eq!(lab.kind("udp", CLIENT, VIP).to_string(), STAYS.1, "its endpoint is there again");
+    lab.put(web(&["10.244.2.3 node-b"]));
+    assert_eq!(
+        [lab.kind("udp", "10.244.1.2:5353", CLIENT), lab.kind("udp", CLIENT, VIP)].map(|sent| sent.to_string()),
+        [MOVES.0, MOVES.1]
+    );
+}
+
 #[test]
 fn new_flows_never_go_where_nobody_serves() {
     let mut lab = Lab::web(&["10.244.1.2 node-a"]);

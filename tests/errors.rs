@@ -203,6 +203,16 @@ fn an_error_says_nothing_about_the_flows_life() {
 }
 
 #[test]
+fn an_error_is_about_a_flow_of_its_own_zone() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    let zone = |zone| Meta { zone, ..Meta::default() };
+    let forwarded = lab.send_as(&frame("S", CLIENT, WEB), zone(1)).frame;
+    let told = error(What::PortUnreachable, "10.244.1.2", "10.244.2.9", &forwarded, 8);
+    assert!(matches!(lab.send_as(&told, zone(1)).verdict, Verdict::Forward { .. }));
+    assert_eq!(lab.send_as(&told, zone(2)).verdict, Verdict::Pass);
+}
+
+#[test]
 fn errors_about_no_flow() {
     let mut lab = Lab::web(&["10.244.1.2 node-a"]);
     let from_vip = frame("A", WEB, CLIENT);
@@ -305,6 +315,17 @@ fn what_must_not_be_answered_is_not() {
     // RFC 1122 §3.2.2: no answer to a link-layer broadcast, nor to a source that is no single host.
     assert_eq!(reply(&mut lab, &to_all, Meta::default()), None);
     assert_eq!(reply(&mut lab, &frame("udp", "0.0.0.0:68", "10.96.0.10:53"), Meta::default()), None);
+    // An error is never answered, of whatever kind and whether or not anything can be made of what it quotes.
+    for quoted in [8, 3] {
+        for named in [str::to_owned, twins] {
+            let about = frame("A", &named(WEB), &named(CLIENT));
+            let ends = [named("10.244.2.1"), named("10.96.0.10")];
+            let mut told = error(What::TimeExceeded, &ends[0], &ends[1], &about, quoted);
+            let packet = Packet::new(&mut told, Meta::default());
+            let written = lab.engine.write_reply(lab.instant(), &packet, RejectReason::UnmatchedPort, &mut [0; 1500]);
+            assert_eq!(written, None, "an answer to an error to {}", ends[1]);
+        }
+    }
     assert_eq!(lab.engine.counters().replies_limited, 0);
     let asked = &mut frame("udp", CLIENT, "10.96.0.10:53")[..];
     let now = lab.instant();

@@ -530,6 +530,11 @@ fn what_a_flow_shows() {
     assert_eq!(flow.reply.to_string(), format!("udp {DNS_POD} -> {CLIENT}"));
     assert_eq!((flow.state, flow.packets, flow.masqueraded), (State::Stream, [2, 1], false));
     assert_eq!(flow.deadline, lb_core::Instant::from_secs(125));
+    // In pieces it is as many packets.
+    for piece in frames::fragments(&frames::frame_with("udp", DNS_POD, CLIENT, &[7; 64]), &[32], 9) {
+        lab.send(&piece);
+    }
+    assert_eq!(lab.engine.flow(id).unwrap().packets, [2, 3]);
     assert!(lab.engine.next_deadline().unwrap() <= flow.deadline);
     assert_eq!(twin("10.244.2.9".parse().unwrap()).to_string(), "fd00:244:2::9");
 }

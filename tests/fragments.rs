@@ -8,7 +8,7 @@ use common::frames::{self, ETHERNET, check_checksums, fragments, frame_with, sli
 use common::lab::{Lab, SIZES, config};
 use etherparse::{IpNumber, Ipv6FragmentHeader, Ipv6HeaderSlice, NetSlice, SlicedPacket};
 use lb_core::flow::State;
-use lb_core::{DropReason, Sizes, Timeouts, Verdict};
+use lb_core::{DropReason, Meta, Sizes, Timeouts, Verdict};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -187,6 +187,51 @@ fn datagrams_do_not_mix() {
     for (pair, expected) in left.chunks(2).zip(["10.244.2.9:40002", other, CLIENT]) {
         let datagram = reassembled(pair).expect("each first and its own later fragment, side by side");
         assert_eq!(frames::ends(&datagram, true), format!("{expected} > {POD}"));
+    }
+}
+
+/// Nor those of two worlds in which the same addresses are others' (`Meta::zone`).
+#[test]
+fn zones_do_not_mix() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    let [one, other] = ["10.244.2.9:40000", "10.244.2.9:40001"]
+        .map(|client| fragments(&frame_with("udp", client, DNS, &payload()), &[1208], 77));
+    let mut send = |fragment: &[u8], zone| lab.send_as(fragment, Meta { zone, ..Meta::default() });
+    assert!(matches!(send(&one[0], 1).verdict, Verdict::Forward { .. }));
+    let later = send(&other[1], 2);
+    assert!(matches!(later.verdict, Verdict::Hold(_)), "the first of the other zone is none of its own");
+    let first = send(&other[0], 2);
+    assert_eq!(first.releases.map(Verdict::Hold), Some(later.verdict));
+    let left = [first, send(&other[1], 2)].map(|sent| sent.frame);
+    assert_eq!(frames::ends(&reassembled(&left).unwrap(), true), format!("10.244.2.9:40001 > {POD}"));
+    assert!(matches!(send(&one[1], 1).verdict, Verdict::Forward { .. }));
+}
+
+/// A later fragment's header says what the whole datagram begins with, and its sender may think that another header than the
+/// first one's says so (RFC 8200 §4.5).
+#[test]
+fn an_ipv6_datagram_is_named_without_its_protocol() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    let mut pieces = fragments(&frame_with("udp", &twins(CLIENT), &twins(DNS), &payload()), &[1208], 77);
+    let next_header = &mut pieces[1][ETHERNET + 40];
+    assert_eq!(std::mem::replace(next_header, 60), 17);
+    for piece in &pieces {
+        assert!(matches!(lab.send(piece).verdict, Verdict::Forward { .. }));
+    }
+}
+
+/// Less than the eight octets in which offsets are counted is a part all the same.
+#[test]
+fn a_short_end_passes_once() {
+    let whole = frame_with("udp", CLIENT, DNS, &payload()[..2997]);
+    let length = whole.len() - ETHERNET - 20;
+    let (middle, end) = (1208, (length - 1) / 8 * 8);
+    assert!(length - end < 8, "{length}");
+    let pieces = fragments(&whole, &[middle, end], 77);
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    for (piece, expected) in [(0, "forward"), (2, "forward"), (2, "fragment-overlap"), (1, "forward")] {
+        let verdict = lab.send(&pieces[piece]).verdict;
+        assert_eq!(Verdict::label(verdict.code()), Some(expected), "piece {piece}");
     }
 }
 

@@ -30,6 +30,10 @@ fn udp(from: &str, to: &str) -> Spec {
     Spec::new(tuple(Protocol::UDP, (from, 40_000), (to, 53)), 0)
 }
 
+fn sctp(from: &str, to: &str) -> Spec {
+    Spec::new(tuple(Protocol::SCTP, (from, 40_000), (to, 80)), 1)
+}
+
 fn v6(v4: &str) -> String {
     twin(v4.parse().expect(v4)).to_string()
 }
@@ -102,6 +106,8 @@ fn check(mode: Mode, cases: Vec<(&str, Vec<u8>, Meta, &str)>) {
 fn forged_sources() {
     let ip = Meta { link: Link::Ip, ..Meta::default() };
     let pod = Meta { origin: Origin::Pod, ..ip };
+    let own = Meta { origin: Origin::Node, ..ip };
+    let loopback_to = |node: &str| Spec::new(tuple(Protocol::TCP, ("127.0.0.1", 40_000), (node, 30_080)), 2).packet();
     let land = |from: &str, port: u16| Spec::new(tuple(Protocol::TCP, (from, port), (from, port)), 2).packet();
     check(
         Mode::IPTABLES,
@@ -116,6 +122,11 @@ fn forged_sources() {
             ("IPv6 unspecified", tcp("::", &v6(WEB)).packet(), ip, "martian-source"),
             ("loopback from a pod", tcp("127.0.0.1", WEB).packet(), pod, "martian-source"),
             ("IPv6 loopback from a pod", tcp("::1", &v6(WEB)).packet(), pod, "martian-source"),
+            ("loopback from the wire", tcp("127.0.0.1", WEB).packet(), ip, "martian-source"),
+            ("loopback from the wire, to a node port", loopback_to("192.0.2.10"), ip, "martian-source"),
+            ("IPv6 loopback from the wire", tcp("::1", &v6(WEB)).packet(), ip, "martian-source"),
+            ("loopback by the node itself (§8.1)", tcp("127.0.0.1", WEB).packet(), own, "forward"),
+            ("loopback to loopback, as a capture there shows it (§9.5)", loopback_to("127.0.0.1"), ip, "forward"),
             (
                 "a martian to a Service without endpoints: refused, and not answered (RFC 1122 §3.2.2)",
                 tcp("224.0.0.1", "10.96.0.13").packet(),
@@ -154,6 +165,8 @@ fn forged_errors() {
     let nobodys = about((CLIENT, 41_000), ("198.51.100.99", 80)).time_exceeded(router, 8);
     let to_another = |spec: Spec| with(spec.time_exceeded(router, 8), 16, &[10, 96, 0, 11]);
     let short = about((CLIENT, 50_000), (WEB, 80)).time_exceeded(router, 3);
+    // RFC 792: type 5, for the host, to a gateway of its choice. Whether its checksum is right, nobody asks.
+    let redirect = |client| with(about(client, (WEB, 80)).time_exceeded(router, 8), 20, &[5, 1, 0, 0, 203, 0, 113, 66]);
     check(
         Mode::IPTABLES,
         vec![
@@ -167,6 +180,8 @@ fn forged_errors() {
                 "unrelated-error",
             ),
             ("about the connection", about((CLIENT, 50_000), (WEB, 80)).time_exceeded(router, 8), ip, "forward"),
+            ("a redirect about the connection", redirect((CLIENT, 50_000)), ip, "redirect"),
+            ("a redirect about no connection", redirect((CLIENT, 41_000)), ip, "unrelated-error"),
         ],
     );
 }
@@ -189,6 +204,9 @@ fn fragments() {
         Mode::IPTABLES,
         vec![
             ("a TCP header in two (RFC 1858 §3)", header_in_two, ip, "bad-fragment"),
+            ("a later one within the TCP header (RFC 3128 §2)", part(tcp(CLIENT, WEB), 8, 16, 7), ip, "bad-fragment"),
+            ("the same over IPv6", part(tcp(&v6(CLIENT), &v6(WEB)), 16, 24, 7), ip, "bad-fragment"),
+            ("a later one within the SCTP header", part(sctp(CLIENT, WEB), 8, 16, 7), ip, "bad-fragment"),
             ("past the end of any datagram (ping of death)", past_the_end, ip, "bad-fragment"),
             ("of nothing", empty, ip, "bad-fragment"),
             ("misaligned, and not the last", misaligned, ip, "bad-fragment"),

@@ -67,6 +67,7 @@ fn what_is_not_yaml_is_told_with_its_place() {
         ("a tab", "a: b\n\tc: d\n", "in.yaml:1:4:"),
         ("an open bracket", "a: [1, 2\nb: 3\n", "in.yaml:2:2:"),
         ("a key twice", "kind: a\nmetadata: {}\nkind: b\n", "in.yaml:3:1:"),
+        ("an alias of itself", "a: 1\nb: &b [*b]\n", "in.yaml:2:8:"),
         ("an alias of nothing", "a: 1\nb: *nowhere\n", "in.yaml:2:4:"),
         (
             "a bomb",
@@ -78,6 +79,10 @@ fn what_is_not_yaml_is_told_with_its_place() {
     ] {
         let problems = problems(text);
         assert!(problems.starts_with(place) && problems.contains("not valid YAML"), "{name}: {problems}");
+        assert!(
+            !problems.contains("Options") && !problems.contains("types"),
+            "{name}, to who wrote a parser: {problems}"
+        );
     }
 }
 

@@ -48,6 +48,21 @@ fn the_fewest_flows_win_and_ended_flows_no_longer_count() {
     }
 }
 
+/// What was begun elsewhere counts from then on.
+#[test]
+fn restored_flows_count() {
+    let mut before = lab(Mode::IPTABLES, Scheduler::LeastConnections, None);
+    let four: Vec<u8> =
+        (1..=4).map(|port| served_by(&mut before, "udp", &format!("10.244.7.7:{port}"), "10.96.0.10:53")).collect();
+    assert_eq!(four, [1, 2, 3, 1]);
+    let mut after = lab(Mode::IPTABLES, Scheduler::LeastConnections, None);
+    for flow in before.engine.flows() {
+        after.engine.restore(&flow).unwrap();
+    }
+    let next = [5, 6, 7].map(|port| served_by(&mut after, "udp", &format!("10.244.7.7:{port}"), "10.96.0.10:53"));
+    assert_eq!(next, [2, 3, 1]);
+}
+
 #[test]
 fn hashes_of_one_end_see_nothing_else() {
     let clients: Vec<String> = (1..=60).map(|n| format!("10.244.7.{n}")).collect();
@@ -62,6 +77,34 @@ fn hashes_of_one_end_see_nothing_else() {
         }
         assert_eq!(seen.len(), if spreads { 3 } else { 1 }, "{scheduler:?}");
     }
+}
+
+/// §14.3: round after round, also when a pool shrinks.
+#[test]
+fn turns_come_round() {
+    let mut lab = lab(Mode::IPTABLES, Scheduler::RoundRobin, None);
+    let mut port = 0;
+    let mut dial = |lab: &mut Lab| {
+        port += 1;
+        served_by(lab, "udp", &format!("10.244.7.7:{port}"), "10.96.0.10:53")
+    };
+    assert_eq!([(); 8].map(|()| dial(&mut lab)), [1, 2, 3, 1, 2, 3, 1, 2]);
+    lab.put(web(&THREE[..2]));
+    assert_eq!([(); 4].map(|()| dial(&mut lab)), [1, 2, 1, 2]);
+}
+
+/// §7.5: of seven endpoints each has a seventh of the flows. With 420 of them that is 60, seven more or less at random.
+#[test]
+fn chance_is_fair() {
+    let seven: Vec<String> = (1..=7).map(|n| format!("10.244.1.{n} node-a")).collect();
+    let mut lab = lab(Mode::IPTABLES, Scheduler::Random, None);
+    lab.put(web(&seven.iter().map(String::as_str).collect::<Vec<_>>()));
+    let mut flows = [0; 7];
+    for port in 1..=420 {
+        let number = served_by(&mut lab, "udp", &format!("10.244.7.7:{port}"), "10.96.0.10:53");
+        flows[usize::from(number) - 1] += 1;
+    }
+    assert!(flows.iter().all(|flows| (30..=90).contains(flows)), "{flows:?}");
 }
 
 /// §7.6: to the second, from each new flow on, by service port, and never to an endpoint that is gone.

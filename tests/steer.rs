@@ -346,6 +346,21 @@ fn where_any_core_will_do_a_packet_stays() {
     assert_eq!(cores.labs[0].engine.steer(&frame[ETHERNET..], Link::Ip), one);
 }
 
+/// What clients send in pieces comes to their core at once, and need not be handed on.
+#[test]
+fn a_fragment_to_a_service_is_its_clients() {
+    let cores = Cores::new(&home(false), 2);
+    let steer = Steer::new(2, &KEY);
+    for (core, client) in (0..).zip(clients(&steer)) {
+        for to in ["10.96.0.10:53", "192.0.2.10:30053"] {
+            let frame = frames::frame_with("udp", &format!("{client}:40000"), to, &[7; 64]);
+            for piece in frames::fragments(&frame, &[32], 9) {
+                assert_eq!(cores.labs[0].engine.steer(&piece, Link::Ethernet), core, "{client} to {to}");
+            }
+        }
+    }
+}
+
 /// What a queue's own hashing brings to the wrong core begins nothing there, and says where it belongs.
 #[test]
 fn a_strangers_packet_begins_no_flow() {

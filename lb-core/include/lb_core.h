@@ -43,12 +43,14 @@ enum lb_code
     LB_CODE_BAD_TRANSPORT_HEADER = 10,
     /** More IPv6 extension headers than the engine walks over. */
     LB_CODE_TOO_MANY_EXTENSIONS = 11,
-    /** A fragment that no host would send: empty, misaligned, or past the end of any datagram. */
+    /**
+     * A fragment that no host would send: empty, misaligned, within a transport header, or past the end of any datagram.
+     */
     LB_CODE_BAD_FRAGMENT = 12,
     /** An IPv6 packet with an IPv4-mapped address, which must not be on a wire (RFC 4291 §2.5.5.2). */
     LB_CODE_MAPPED_ADDRESS = 13,
     /**
-     * A Service is dialled from an address that no host can have: multicast, broadcast, the zero network (RFC 1122 §3.2.1.3); or loopback, by a pod.
+     * A Service is dialled from an address that no host can have: multicast, broadcast, the zero network; or from loopback, and not by the node itself (RFC 1122 §3.2.1.3).
      */
     LB_CODE_MARTIAN_SOURCE = 14,
     /**
@@ -79,6 +81,8 @@ enum lb_code
     LB_CODE_UNTRANSLATABLE_SCTP = 30,
     /** An ICMP error that quotes a packet from a Vip, of no known flow. */
     LB_CODE_UNRELATED_ERROR = 31,
+    /** An ICMP redirect about a flow: it would lead past the translation. */
+    LB_CODE_REDIRECT = 32,
     /** The Service has no usable endpoint in the whole cluster (SEMANTICS §6.4). */
     LB_CODE_NO_ENDPOINTS = 48,
     /** The address is a Service's, the port is not (SEMANTICS §6.6). */

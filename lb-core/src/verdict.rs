@@ -168,9 +168,9 @@ reasons! {
         9  BadIpHeader          "bad-ip-header"          "The IP header contradicts itself: version, header length or total length."
         10 BadTransportHeader   "bad-transport-header"   "The transport header contradicts itself or does not fit in the packet."
         11 TooManyExtensions    "too-many-extensions"    "More IPv6 extension headers than the engine walks over."
-        12 BadFragment          "bad-fragment"           "A fragment that no host would send: empty, misaligned, or past the end of any datagram."
+        12 BadFragment          "bad-fragment"           "A fragment that no host would send: empty, misaligned, within a transport header, or past the end of any datagram."
         13 MappedAddress        "mapped-address"         "An IPv6 packet with an IPv4-mapped address, which must not be on a wire (RFC 4291 §2.5.5.2)."
-        14 MartianSource        "martian-source"         "A Service is dialled from an address that no host can have: multicast, broadcast, the zero network (RFC 1122 §3.2.1.3); or loopback, by a pod."
+        14 MartianSource        "martian-source"         "A Service is dialled from an address that no host can have: multicast, broadcast, the zero network; or from loopback, and not by the node itself (RFC 1122 §3.2.1.3)."
         15 Land                 "land"                   "A Service is dialled from the very address and port that is dialled: the answer would come back as another question."
         16 NoLocalEndpoint      "no-local-endpoint"      "The traffic policy is Local and this node has no usable endpoint (SEMANTICS §6.4)."
         17 SourceRange          "source-range"           "The source is in none of the Service's loadBalancerSourceRanges (SEMANTICS §8.6)."
@@ -184,6 +184,7 @@ reasons! {
         29 StaleFlow            "stale-flow"             "The flow's backend may no longer serve it and nothing may take its place (SEMANTICS §11.5)."
         30 UntranslatableSctp   "untranslatable-sctp"    "A fragmented SCTP packet whose ports must change: its CRC32c covers bytes that are in other fragments."
         31 UnrelatedError       "unrelated-error"        "An ICMP error that quotes a packet from a Vip, of no known flow."
+        32 Redirect             "redirect"               "An ICMP redirect about a flow: it would lead past the translation."
     }
 }
 

@@ -105,8 +105,18 @@ pub fn explain<M: AsRef<[u8]>>(
     origin: Origin,
     seed: u64,
 ) -> Explanation {
-    let flow = first_packet(rules, tuple, origin, seed);
-    let decision = rules.decide(tuple, origin);
+    // As a routing test has it, whoever has a loopback address is the node (§1).
+    let origin = if tuple.source.is_loopback() { Origin::Node } else { origin };
+    let (became, flow) = first_packet(rules, tuple, origin, seed);
+    let mut decision = rules.decide(tuple, origin);
+    // The rules don't look at what a packet is refused for by itself.
+    let forged = match became {
+        Verdict::Drop(reason) if matches!(decision.fate, Fate::Forward { .. }) => Some(reason),
+        _ => None,
+    };
+    if let Some(reason) = forged {
+        decision.fate = Fate::Drop(reason);
+    }
     let chosen = flow.map(|flow| (flow.reply.source, flow.reply.source_port));
     let path = decision.service.zip(decision.class).map(|((_, segment), class)| {
         let dialled = (tuple.destination, tuple.destination_port);
@@ -128,7 +138,7 @@ pub fn explain<M: AsRef<[u8]>>(
         path,
         service: segment.map(|segment| String::from_utf8_lossy(segment.label()).into_owned()),
         source: source_word(decision.source.kind),
-        because: because(&decision, redirects),
+        because: forged.map_or_else(|| because(&decision, redirects), |reason| reason.explanation().to_owned()),
         masquerade: flow.map(|flow| if redirects { proxied() } else { masquerade(&decision, &flow) }),
         endpoints,
         wire: flow.map(|flow| Wire {
@@ -147,22 +157,26 @@ fn resolved(segment: &Segment<'_>, control: &Control) -> Option<Resolved> {
     ports.into_iter().find(|port| port.label() == label && port.family == segment.family())
 }
 
-/// The flow that the packet begins in an engine without any.
-pub(crate) fn first_packet<M: AsRef<[u8]>>(
+/// What becomes of the packet in an engine without flows, and the one that it begins.
+fn first_packet<M: AsRef<[u8]>>(
     rules: &RuleTable<M>,
     tuple: &Tuple,
     origin: Origin,
     seed: u64,
-) -> Option<Flow> {
+) -> (Verdict, Option<Flow>) {
     let sizes = Sizes { v4_flows: 1, v6_flows: 1, services: 1, affinity: 0, backends: 0, fragments: 0 };
     let mut memory = vec![Block::ZERO; blocks(sizes)];
-    let mut balancer = Balancer::new(Config::new([0; 16], seed), sizes, &mut memory, rules.view()).ok()?;
+    let Ok(mut balancer) = Balancer::new(Config::new([0; 16], seed), sizes, &mut memory, rules.view()) else {
+        return (Verdict::Pass, None);
+    };
     let mut bytes = dialled::packet(tuple);
     let meta = Meta { link: Link::Ip, origin, ..Meta::default() };
-    match balancer.process(Instant::ORIGIN, &mut Packet::new(&mut bytes, meta)) {
+    let verdict = balancer.process(Instant::ORIGIN, &mut Packet::new(&mut bytes, meta));
+    let flow = match verdict {
         Verdict::Forward { flow, .. } => balancer.flow(flow),
         _ => None,
-    }
+    };
+    (verdict, flow)
 }
 
 fn verdict(decision: &Decision<'_>, flow: Option<&Flow>) -> &'static str {

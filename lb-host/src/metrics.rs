@@ -14,6 +14,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::rules::Changes;
@@ -71,10 +72,16 @@ impl AddAssign for DeviceCounts {
 pub struct Metrics {
     registry: Registry,
     syncs: Histogram,
+    full_sync_times: Histogram,
+    partial_sync_times: Histogram,
+    programming: Histogram,
     last_sync: Gauge<f64, AtomicU64>,
     last_queued: Gauge<f64, AtomicU64>,
     service_changes: Counter,
     endpoint_changes: Counter,
+    services_pending: Gauge,
+    endpoints_pending: Gauge,
+    no_local_endpoints: Family<[(&'static str, &'static str); 1], Gauge>,
     full_syncs: Counter,
     refused: Counter,
     flows_restored: Counter,
@@ -88,12 +95,17 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let all = Self {
-            // kube-proxy's own buckets, but from a tenth of its smallest on.
-            syncs: Histogram::new(exponential_buckets(0.0001, 2.0, 20)),
+            syncs: Histogram::new(sync_buckets()),
+            full_sync_times: Histogram::new(sync_buckets()),
+            partial_sync_times: Histogram::new(sync_buckets()),
+            programming: Histogram::new(programming_buckets()),
             last_sync: Gauge::default(),
             last_queued: Gauge::default(),
             service_changes: Counter::default(),
             endpoint_changes: Counter::default(),
+            services_pending: Gauge::default(),
+            endpoints_pending: Gauge::default(),
+            no_local_endpoints: Family::default(),
             full_syncs: Counter::default(),
             refused: Counter::default(),
             flows_restored: Counter::default(),
@@ -106,6 +118,21 @@ impl Metrics {
         let mut register =
             |name: String, help: &str, metric: &dyn Registered| metric.register(&mut registry, name, help);
         register(format!("{rules}_duration_seconds"), "From a change of objects to rules in force", &all.syncs);
+        register(
+            "kubeproxy_sync_full_proxy_rules_duration_seconds".into(),
+            "The same, where all rules were replaced",
+            &all.full_sync_times,
+        );
+        register(
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds".into(),
+            "The same, where those of the services that changed were",
+            &all.partial_sync_times,
+        );
+        register(
+            "kubeproxy_network_programming_duration_seconds".into(),
+            "From a change of endpoints where it happened, as EndpointSlices tell, to rules in force",
+            &all.programming,
+        );
         register(format!("{rules}_last_timestamp_seconds"), "When rules were last put in force", &all.last_sync);
         register(format!("{rules}_last_queued_timestamp_seconds"), "When a change was last noticed", &all.last_queued);
         register(format!("{rules}_service_changes"), "Services that came, went or changed", &all.service_changes);
@@ -113,6 +140,22 @@ impl Metrics {
             format!("{rules}_endpoint_changes"),
             "EndpointSlices that came, went or changed",
             &all.endpoint_changes,
+        );
+        register(
+            format!("{rules}_service_changes_pending"),
+            "Changes of Services that are not in force yet",
+            &all.services_pending,
+        );
+        register(
+            format!("{rules}_endpoint_changes_pending"),
+            "Changes of EndpointSlices that are not in force yet",
+            &all.endpoints_pending,
+        );
+        // A gauge, for all its name: it is kube-proxy's.
+        register(
+            format!("{rules}_no_local_endpoints_total"),
+            "Services with a Local traffic policy that have endpoints, but none on this node",
+            &all.no_local_endpoints,
         );
         register("lb_rules_swapped".into(), "Changes that needed a larger table of rules", &all.full_syncs);
         register(
@@ -128,7 +171,10 @@ impl Metrics {
         );
         register("kubeproxy_proxy_healthz".into(), "Answers of /healthz, by status", &all.healthz);
         register("kubeproxy_proxy_livez".into(), "Answers of /livez, by status", &all.livez);
-        Self { registry, ..all }
+        registry.register("lb_build", "What this is", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        let all = Self { registry, ..all };
+        all.without_local_endpoints(0, 0);
+        all
     }
 
     /// A change of objects was noticed.
@@ -136,18 +182,40 @@ impl Metrics {
         self.last_queued.set(seconds(now));
     }
 
-    /// Rules were put in force: by a table of its own if `swapped`.
+    /// These changes were read and are about to be put in force.
+    pub fn pending(&self, changes: Changes) {
+        self.services_pending.set(changes.services as i64);
+        self.endpoints_pending.set(changes.slices as i64);
+    }
+
+    /// A change of endpoints is in force, so long after it happened.
+    pub fn programmed(&self, took: Duration) {
+        self.programming.observe(took.as_secs_f64());
+    }
+
+    /// So many services lack an endpoint on this node for traffic from inside, and from outside, that is for this node's.
+    pub fn without_local_endpoints(&self, internal: u64, external: u64) {
+        for (policy, count) in [("internal", internal), ("external", external)] {
+            self.no_local_endpoints.get_or_create(&[("traffic_policy", policy)]).set(count as i64);
+        }
+    }
+
+    /// Rules were put in force: all of them, in a table of their own, if `swapped`.
     pub fn synced(&self, now: Instant, took: Duration, changes: Changes, swapped: bool) {
-        self.syncs.observe(took.as_secs_f64());
+        let (took, of_its_kind) =
+            (took.as_secs_f64(), if swapped { &self.full_sync_times } else { &self.partial_sync_times });
+        self.syncs.observe(took);
+        of_its_kind.observe(took);
+        self.pending(Changes::default());
         self.last_sync.set(seconds(now));
         self.service_changes.inc_by(changes.services);
         self.endpoint_changes.inc_by(changes.slices);
         self.full_syncs.inc_by(swapped.into());
     }
 
-    /// A change of objects was refused.
-    pub fn refused(&self) {
-        self.refused.inc();
+    /// So many changes of objects were refused.
+    pub fn refused(&self, changes: u64) {
+        self.refused.inc_by(changes);
     }
 
     /// So many flows were taken over.
@@ -191,6 +259,17 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// kube-proxy's own, 1 ms to 16 s, and finer ones below.
+fn sync_buckets() -> impl Iterator<Item = f64> {
+    exponential_buckets(0.000_125, 2.0, 18)
+}
+
+/// kube-proxy's own: 0, finer than a second, seconds to a minute, every 5 to two, every 30 to five.
+fn programming_buckets() -> impl Iterator<Item = f64> {
+    let seconds = (1..60).chain((60..120).step_by(5)).chain((120..=300).step_by(30));
+    [0.0, 0.25, 0.5].into_iter().chain(seconds.map(f64::from))
 }
 
 fn seconds(instant: Instant) -> f64 {

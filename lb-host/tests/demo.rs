@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use lb_core::control::Mode;
 use lb_host::clock;
@@ -30,6 +30,26 @@ fn after<'t>(text: &'t str, command: &str) -> Vec<&'t str> {
 /// A row's columns.
 fn columns(line: &str) -> Vec<&str> {
     line.split("   ").map(str::trim).filter(|column| !column.is_empty()).collect()
+}
+
+#[test]
+fn who_has_seen_enough_may_go() {
+    let mut story = Command::new(assert_cmd::cargo::cargo_bin!("lb"));
+    let mut story = story.arg("demo").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(story.stdout.take());
+    let ended = story.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_readme_shows_what_is_told() {
+    let readme = include_str!("../../README.md");
+    let shown =
+        readme.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a page of the story");
+    let (text, _) = told(0, None, Physics::default());
+    let told: Vec<&str> = text.lines().map(str::trim_start).collect();
+    let shown: Vec<&str> = shown.lines().map(str::trim_start).collect();
+    assert!(told.windows(shown.len()).any(|page| page == shown), "not told like this:\n{}", shown.join("\n"));
 }
 
 #[test]

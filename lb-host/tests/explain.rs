@@ -38,6 +38,11 @@ fn the_seeds_cluster() {
         ("--mode nftables", "tcp 198.51.100.7 -> 10.96.100.50:80", "reject", None, "", "§6.6"),
         ("--mode nftables", "tcp 198.51.100.7 -> 10.96.100.51:80", "drop", None, "", "§6.6"),
         ("", "udp 198.51.100.7 -> 203.0.113.10:8081", "pass", None, "", "§6.1"),
+        // Refused for what they are, whatever the rules have to say of where they go.
+        ("", "tcp 224.0.0.1 -> 10.96.100.50:8081", "drop", None, "service 10.96.100.50:8081", "no host can have"),
+        ("", "tcp 10.96.100.50:8081 -> 10.96.100.50:8081", "drop", None, "service 10.96.100.50:8081", "very address"),
+        // The node itself (§1), not somebody outside who says so.
+        ("", "tcp 127.0.0.1 -> 10.96.100.50:8081", "forward", Some(false), service, "§6.3"),
     ] {
         let got = explain(&format!("-f seed --node worker-1 {flags}"), packet);
         let case = format!("{flags} {packet}: {got:#}");
@@ -63,6 +68,13 @@ fn every_endpoint_is_accounted_for() {
     assert_eq!(endpoints.len(), 4);
     let chosen = endpoints.iter().find(|endpoint| endpoint["outcome"] == "chosen").unwrap();
     assert!(layers(&got).ends_with(chosen["address"].as_str().unwrap()));
+}
+
+#[test]
+fn nobody_could_have_served_a_packet_that_is_refused_for_what_it_is() {
+    let got = explain("-f seed --node worker-1", "tcp 224.0.0.1 -> 203.0.113.10:8081");
+    let endpoints = got["endpoints"].as_array().unwrap();
+    assert!(endpoints.iter().all(|endpoint| endpoint["outcome"] == "out"), "{got:#}");
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! The built `lb run` between captures: what needs neither root nor a network.
 
+mod endless;
+
 use std::path::Path;
 
 use assert_cmd::Command;
+use endless::Live;
 use lb_host::device::capture;
 
 const SEED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/seed");
@@ -175,4 +178,107 @@ fn fragments_go_through_in_any_order_beside_those_that_never_will() {
         .flat_map(|n| [[0, 2], [0x20, 0]].map(|place| (vec![203, 0, 113, n, 10, 244, 0, 5], place.to_vec())))
         .collect();
     assert!(out == expected, "{} of {} fragments, or others", out.len(), expected.len());
+}
+
+/// A node and these Services, each with the last byte of its address.
+fn manifest(services: &[(&str, u8)]) -> String {
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: node-a}}\n".to_owned();
+    let service = |(name, last): &(&str, u8)| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{clusterIP: 10.96.0.{last}, ports: [{{port: 80}}]}}}}\n"
+        )
+    };
+    node + &services.iter().map(service).collect::<String>()
+}
+
+/// However editors, people and Kubernetes' volumes put other objects in place of the old ones.
+#[test]
+fn files_are_followed_whatever_becomes_of_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let (write, remove) = (
+        |path: &str, text: String| std::fs::write(at(path), text).expect("written"),
+        |path: &str| std::fs::remove_file(at(path)).expect("removed"),
+    );
+    let rename = |from: &str, to: &str| std::fs::rename(at(from), at(to)).expect("renamed");
+    let link = |target: &str, path: &str| std::os::unix::fs::symlink(target, at(path)).expect("a link");
+    for path in ["objects", "volume", "volume/..1", "elsewhere"] {
+        std::fs::create_dir(at(path)).expect("a directory");
+    }
+    write("objects/a.yaml", manifest(&[("first", 1)]));
+    write("volume/..1/b.yaml", manifest(&[]).replace("node-a", "node-b"));
+    link("..1", "volume/..data");
+    link("..data/b.yaml", "volume/b.yaml");
+    write("elsewhere/c.yaml", manifest(&[]).replace("node-a", "node-c"));
+    link("elsewhere/c.yaml", "c.yaml");
+    let device = endless::device(directory.path());
+    let mut arguments: Vec<String> = ["--device", &device, "--node", "node-a"].map(str::to_owned).to_vec();
+    for path in ["objects", "volume/b.yaml", "c.yaml"] {
+        arguments.extend(["-f".to_owned(), at(path).display().to_string()]);
+    }
+    let live = Live::start(arguments);
+    let changes = |what: &str, count: u32| {
+        live.until_metric(&format!("kubeproxy_sync_proxy_rules_service_changes_total {count}"));
+        live.until_metric("kubeproxy_sync_proxy_rules_service_changes_pending 0");
+        println!("{what}: {count}");
+    };
+    changes("what there is", 1);
+    write("objects/new.yaml", manifest(&[("new", 2)]).replace("node-a", "node-d"));
+    changes("a new file", 2);
+    write("objects/.new.swp", manifest(&[("new", 3)]).replace("node-a", "node-d"));
+    rename("objects/.new.swp", "objects/new.yaml");
+    changes("another under its name", 3);
+    remove("objects/new.yaml");
+    changes("it is gone", 4);
+    write("objects/new.yaml", "{{{".to_owned());
+    live.until_metric("lb_reloads_refused_total 1");
+    remove("objects/new.yaml");
+    std::fs::create_dir(at("volume/..2")).expect("a directory");
+    write("volume/..2/b.yaml", manifest(&[("mapped", 4)]).replace("node-a", "node-b"));
+    link("..2", "volume/..data_tmp");
+    rename("volume/..data_tmp", "volume/..data");
+    std::fs::remove_dir_all(at("volume/..1")).expect("removed");
+    changes("a ConfigMap's volume", 5);
+    write("elsewhere/c.yaml", manifest(&[("linked", 5)]).replace("node-a", "node-c"));
+    changes("where a link leads", 6);
+    rename("objects", "away");
+    live.until_metric("lb_reloads_refused_total 2");
+    std::fs::create_dir(at("objects")).expect("a directory");
+    write("objects/a.yaml", manifest(&[("first", 9)]));
+    changes("another directory", 7);
+    write("objects/a.yaml", manifest(&[("first", 10)]));
+    changes("a file in it", 8);
+}
+
+/// An interface that goes ends the data plane, which can do nothing without it, with a word.
+#[test]
+fn an_interface_that_is_removed_is_told() {
+    let may = std::process::Command::new("unshare").args(["-n", "true"]).output().is_ok_and(|run| run.status.success());
+    if !may {
+        assert!(std::env::var_os("CI").is_none(), "CI must make network namespaces");
+        return eprintln!("SKIPPED: without the right to make a network namespace no interface was removed");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let objects = directory.path().join("objects.yaml");
+    std::fs::write(&objects, manifest(&[])).expect("written");
+    for (device, made, removed) in [
+        (
+            "af_packet:v1",
+            "ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up",
+            "ip link del v0",
+        ),
+        ("tap:t0", "ip tuntap add t0 mode tap vnet_hdr && ip link set t0 up", "ip link del t0"),
+    ] {
+        let lb = env!("CARGO_BIN_EXE_lb");
+        let objects = objects.display();
+        let up = device.split(':').next_back().expect("a name");
+        // Down and up again, or of another size, is no reason to end.
+        let script = format!(
+            "{made} && {{ {lb} run --device {device} -f {objects} & }} && sleep 1 && ip link set {up} down && sleep 1 && \
+             ip link set {up} up mtu 1400 && sleep 1 && kill -0 $! && {removed} && wait $!"
+        );
+        let assert = Command::new("unshare").args(["-n", "sh", "-c", &script]).assert().code(2);
+        let said = String::from_utf8(assert.get_output().stderr.clone()).expect("text");
+        assert!(said.contains(&format!("error: {device}: the interface was removed")), "{said}");
+    }
 }

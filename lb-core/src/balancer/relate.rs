@@ -7,7 +7,7 @@ use crate::packet::Packet;
 use crate::tuple::packed::Packed;
 use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, Verdict};
-use crate::wire::{Headers, Quoted};
+use crate::wire::{Headers, Quoted, icmp, view};
 
 impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// An ICMP error travels the way opposite to the packet it quotes, and is translated as a packet of
@@ -29,6 +29,9 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
                 }
             };
         };
+        if is_redirect(packet, headers) {
+            return Verdict::Drop(DropReason::Redirect);
+        }
         let Some((source, destination)) = self.outer(headers, flow, direction) else {
             return Verdict::Drop(DropReason::StaleFlow);
         };
@@ -91,4 +94,11 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             Direction::Reply => (to.source, headers.tuple.destination),
         })
     }
+}
+
+/// Whether an error names another gateway. Translated it would seem to come from the receiver's own, whose address masquerading
+/// lends; Linux drops it too, as whoever goes another way is not translated.
+fn is_redirect(packet: &Packet<'_>, headers: &Headers) -> bool {
+    let message: Option<&icmp::Header> = view(packet.data, headers.transport.into());
+    headers.tuple.source.is_v4() && message.is_some_and(|message| message.kind == icmp::REDIRECT_V4)
 }

@@ -37,11 +37,17 @@ pub(super) fn answer(
     Some(original.answered_by(address, port, to))
 }
 
-/// Why nobody can have sent this in good faith to what it dials. Loopback from the wire is the node's own, come by a
-/// path that the caller keeps others from (SEMANTICS §1, §9.5).
+/// Why nobody can have sent this in good faith to what it dials. Loopback addresses are the node's own (SEMANTICS §1), and
+/// must not come from elsewhere (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3); from one of them to another they were
+/// received where only the node sends (§9.5).
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 pub(super) fn forged(tuple: &Tuple, origin: Origin) -> Option<DropReason> {
-    if !tuple.source.is_unicast() || (origin == Origin::Pod && tuple.source.is_loopback()) {
+    let its_own = match origin {
+        Origin::Node => true,
+        Origin::Wire => tuple.destination.is_loopback(),
+        Origin::Pod => false,
+    };
+    if !tuple.source.is_unicast() || (tuple.source.is_loopback() && !its_own) {
         return Some(DropReason::MartianSource);
     }
     // CERT CA-1997-28: answered, it would go round between balancer and backend.

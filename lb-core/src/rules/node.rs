@@ -259,6 +259,7 @@ impl<'r> NodeRules<'r> {
     }
 
     /// The first of such entries that begins with a block that holds this address.
+    #[allow(clippy::manual_find, reason = "`find` is not inlined, and is handed what it looks for in memory")]
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn holding<const SIZE: usize>(&self, at: usize, count: usize, address: Address) -> Option<&'r [u8; SIZE]> {
         for entry in self.entries(at, count) {

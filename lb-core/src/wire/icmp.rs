@@ -31,6 +31,8 @@ pub(crate) struct Ports {
     pub(crate) destination_port: [u8; 2],
 }
 
+/// Another gateway on the link for the packet quoted (RFC 792). ICMPv6 has it among its informational messages.
+pub(crate) const REDIRECT_V4: u8 = 5;
 const ECHO_REQUEST_V4: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
 
@@ -39,7 +41,7 @@ const ECHO_REQUEST_V6: u8 = 128;
 pub(crate) const fn is_error(family: Family, kind: u8) -> bool {
     match family {
         // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
-        Family::V4 => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        Family::V4 => matches!(kind, 3 | 4 | REDIRECT_V4 | 11 | 12),
         Family::V6 => kind < 128,
     }
 }

@@ -174,7 +174,16 @@ fn unusual(data: &[u8], network: usize, family: Family) -> Result<Headers, Malfo
     let ip = Network::read(data, network, family)?;
     let payload = ip.payload(data);
     if ip.is_later_fragment() {
-        return Ok(ip.headers(network, payload, (0, 0), Content::LaterFragment));
+        // The first must hold the whole header, so this one would write over it (RFC 1858 §4, RFC 3128 §2).
+        let header = match ip.protocol {
+            Protocol::TCP => size_of::<tcp::Header>(),
+            Protocol::SCTP => size_of::<sctp::Header>(),
+            _ => 0,
+        };
+        return match ip.fragment {
+            Some(fragment) if (fragment.offset as usize) < header => Err(Malformed::Fragment),
+            _ => Ok(ip.headers(network, payload, (0, 0), Content::LaterFragment)),
+        };
     }
     match (ip.protocol, family) {
         (Protocol::ICMP, Family::V4) | (Protocol::ICMPV6, Family::V6) => {

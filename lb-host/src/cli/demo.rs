@@ -68,7 +68,11 @@ impl Demo {
         let mut progress = Progress { shows: io::stderr().is_terminal() && !io::stdout().is_terminal() };
         let told = demo::run(options, out, &mut |what| progress.show(what));
         progress.clear();
-        let told = told?;
+        // Output's own error, which tells a closed pipe from others.
+        let told = told.map_err(|error| match error {
+            demo::Error::Output(error) => anyhow::Error::from(error),
+            error => error.into(),
+        })?;
         if let Some((mut output, path)) = capture {
             let written = output.write_all(&told.capture).and_then(|()| output.publish());
             written.map_err(|error| unwritable(path, error))?;

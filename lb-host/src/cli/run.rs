@@ -8,13 +8,17 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use lb_core::Config;
 use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Outcome;
 use super::args::{self, NodeArgs, ObjectArgs, RULE_FLAGS};
 use crate::clock;
 use crate::device::Name;
+use crate::k8s::endpoints::triggered;
 use crate::k8s::node::is_eligible;
-use crate::run::{self, Files, Objects, Options, Origin};
+use crate::run::{self, Files, Objects, Options, Origin, Reading};
 
 /// Forward live traffic: the data plane of a node
 ///
@@ -111,11 +115,15 @@ impl Run {
     }
 }
 
-fn read(objects: &ObjectArgs, node: &NodeArgs) -> anyhow::Result<Objects> {
+fn read(objects: &ObjectArgs, node: &NodeArgs) -> anyhow::Result<Reading> {
     let (cluster, node) = node.cluster_and_node(objects)?;
     let own = cluster.manifests.nodes.iter().find(|one| one.name() == &*node.name);
     let eligible = own.is_none_or(|own| is_eligible(&own.object));
-    Ok(Objects::Cluster { services: cluster.services, slices: cluster.slices, node: Box::new(node), eligible })
+    let slices = cluster.manifests.slices.iter();
+    let triggers = slices.filter_map(|slice| Some((slice.key().into(), triggered(&slice.object)?))).collect();
+    let objects =
+        Objects::Cluster { services: cluster.services, slices: cluster.slices, node: Box::new(node), eligible };
+    Ok(Reading { objects, refused: 0, triggers })
 }
 
 impl SourceArgs {
@@ -134,7 +142,10 @@ impl SourceArgs {
             anyhow::ensure!(!spent, "standard input was read already: name files with -f to have them read again");
             spent = objects.filenames.iter().chain(&image).any(|path| path.as_os_str() == "-");
             match &image {
-                Some(path) => Ok(Objects::Image(Box::new(args::image(path)?))),
+                Some(path) => {
+                    let objects = Objects::Image(Box::new(args::image(path)?));
+                    Ok(Reading { objects, refused: 0, triggers: Vec::new() })
+                }
                 None => read(&objects, &node),
             }
         };
@@ -159,20 +170,23 @@ impl Origin for Watch {
         Ok(())
     }
 
-    fn read(&mut self) -> anyhow::Result<Objects> {
+    fn read(&mut self) -> anyhow::Result<Reading> {
         self.cluster.as_ref().map(run::api::Cluster::read).context("the API server is not watched")
     }
 }
 
 impl LogFormat {
     fn begin(self) {
-        let log = tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(std::io::stderr).with_target(false);
+        // Libraries' words are for those who write with them: what matters of it is said here.
+        let ours = Targets::new().with_target("lb_host", Level::INFO);
         // Standard error may be a file on a full disk: to say so there would panic.
-        let log = log.log_internal_errors(false);
+        let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).log_internal_errors(false);
         // Only whoever set up logging before us can be in the way, and then has it.
         let _ = match self {
-            Self::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-            Self::Json => log.json().try_init(),
+            Self::Text => {
+                log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).finish().with(ours).try_init()
+            }
+            Self::Json => log.json().finish().with(ours).try_init(),
         };
     }
 }

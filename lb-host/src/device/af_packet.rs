@@ -20,6 +20,10 @@ use super::{Device, Frame, Received, passes};
 /// A socket on all frames that an interface receives.
 pub struct PacketSocket {
     socket: OwnedFd,
+    name: String,
+    index: usize,
+    /// It was told that the interface is down, which is the last that it hears of one that is removed.
+    is_down: bool,
 }
 
 nix::setsockopt_impl!(VnetHeader, libc::SOL_PACKET, libc::PACKET_VNET_HDR, bool, nix::sys::socket::sockopt::SetBool);
@@ -74,7 +78,13 @@ impl PacketSocket {
         // What came between opening and binding is of any interface.
         let mut frame = Frame::new();
         while nix::sys::socket::recv(socket.as_raw_fd(), frame.room(), MsgFlags::MSG_DONTWAIT).is_ok() {}
-        Ok(Self { socket })
+        Ok(Self { socket, name: name.to_owned(), index: link.ifindex(), is_down: false })
+    }
+
+    /// While the interface is down, whether it is still there.
+    fn wait_for_interface(&self) -> io::Result<()> {
+        let is_there = link(&self.name).is_ok_and(|link| link.ifindex() == self.index);
+        if is_there { Ok(()) } else { Err(super::removed()) }
     }
 }
 
@@ -96,9 +106,16 @@ impl Device for PacketSocket {
         let received = recvmmsg(self.socket.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None);
         let lengths: Vec<usize> = match received {
             Ok(messages) => messages.map(|message| message.bytes).collect(),
-            Err(error) if passes(&error.into()) => Vec::new(),
+            Err(error) if passes(&error.into()) => {
+                self.is_down |= error == Errno::ENETDOWN;
+                if self.is_down {
+                    self.wait_for_interface()?;
+                }
+                Vec::new()
+            }
             Err(error) => return Err(error.into()),
         };
+        self.is_down &= lengths.is_empty();
         for (frame, length) in frames.iter_mut().zip(&lengths) {
             frame.set_length(*length);
         }

@@ -57,3 +57,8 @@ fn passes(error: &io::Error) -> bool {
         [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM, libc::ENETDOWN, libc::EIO, libc::EMSGSIZE];
     error.raw_os_error().is_some_and(|code| MOMENTS.contains(&code))
 }
+
+/// Why a device is not usable any more whose interface was removed.
+fn removed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the interface was removed; start again once it is back")
+}

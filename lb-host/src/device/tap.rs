@@ -34,16 +34,31 @@ impl Tap {
         };
         // An interface with queues takes them only from those who ask for them.
         let device = match (build(queues > 1), queues) {
-            (Err(error), 1) if error.raw_os_error() == Some(libc::EINVAL) => build(true)?,
-            (Err(error), 2..) if error.raw_os_error() == Some(libc::EINVAL) => {
+            (Err(error), 1) if is(&error, libc::EINVAL) => build(true).map_err(|error| explained(name, error))?,
+            (Err(error), 2..) if is(&error, libc::EINVAL) => {
                 let why = format!("it has one queue: make it by `ip tuntap add {name} mode tap vnet_hdr multi_queue`");
                 return Err(io::Error::new(error.kind(), why));
             }
-            (device, _) => device?,
+            (device, _) => device.map_err(|error| explained(name, error))?,
         };
         device.set_nonblocking(true)?;
         Ok(Self { device })
     }
+}
+
+fn is(error: &io::Error, code: i32) -> bool {
+    error.raw_os_error() == Some(code)
+}
+
+/// What the system means by it.
+fn explained(name: &str, error: io::Error) -> io::Error {
+    let why = match error.raw_os_error() {
+        Some(libc::EBUSY) => format!("{error}: is another `lb run` attached, or the device named twice?"),
+        Some(libc::EINVAL) => format!("is no TAP interface ({error}): `ip link show {name}` tells what it is"),
+        Some(libc::EPERM) => format!("{error}: it takes CAP_NET_ADMIN"),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), why)
 }
 
 impl Device for Tap {
@@ -52,6 +67,7 @@ impl Device for Tap {
             match self.device.recv(frame.room()) {
                 Ok(length) => frame.set_length(length),
                 Err(error) if passes(&error) => return Ok(Received::Frames(number)),
+                Err(error) if is(&error, libc::EBADFD) => return Err(super::removed()),
                 Err(error) => return Err(error),
             }
         }
@@ -64,7 +80,8 @@ impl Device for Tap {
             match self.device.send(frame.with_head()) {
                 Ok(length) => debug_assert!(length >= HEAD),
                 // The kernel refuses a frame whose head makes no sense to it, which is the sender's doing.
-                Err(error) if passes(&error) || error.raw_os_error() == Some(libc::EINVAL) => dropped += 1,
+                Err(error) if passes(&error) || is(&error, libc::EINVAL) => dropped += 1,
+                Err(error) if is(&error, libc::EBADFD) => return Err(super::removed()),
                 Err(error) => return Err(error),
             }
         }

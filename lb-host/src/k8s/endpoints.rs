@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use lb_core::control::{self, Label};
-use lb_core::{Address, Family};
+use lb_core::{Address, Family, Instant};
 
 use super::address::lenient_address;
 use super::service::{OTHER_PROXY, number, protocol};
@@ -12,6 +12,16 @@ use super::{Placed, Problem};
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label of slices that no proxy reads, whatever its value (SEMANTICS §2.3).
 pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// The annotation that says when what a slice tells happened.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// When what a slice tells happened, if it says so: RFC 3339.
+pub fn triggered(slice: &EndpointSlice) -> Option<Instant> {
+    let text = slice.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
+    let time: jiff::Timestamp = text.parse().ok()?;
+    time.as_nanosecond().try_into().ok().map(Instant::from_nanos)
+}
 
 /// The slice as the control plane takes it; `None` if it does not count (SEMANTICS §2.2, §2.3, §4.1).
 ///

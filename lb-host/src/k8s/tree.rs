@@ -108,7 +108,7 @@ impl Document {
             }
             Err(error) => {
                 let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-                let formatter = serde_saphyr::DefaultMessageFormatter;
+                let formatter = serde_saphyr::UserMessageFormatter;
                 let message = serde_saphyr::MessageFormatter::format_message(&formatter, error.without_snippet());
                 let advice = "correct the YAML around there";
                 let place = start.place(file, line, column);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! list, then watch --event--> converted object --> pending changes --read--> rules
-//!   ^--- 410 Gone, disconnected: wait, list again; what is not in the list any more is gone
+//!   ^--- 410 Gone: list again; what is not in the list any more is gone. Disconnected: watch from where it was
 //! ```
 //! Nothing is told before Services, EndpointSlices and the Node, in nftables mode ServiceCIDRs too, were listed once (SEMANTICS
 //! §2.1, §2.8).
@@ -11,20 +11,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
 use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource};
-use lb_core::Prefix;
+use kube::{Api, Resource};
 use lb_core::control::{self, Label, Mode};
+use lb_core::{Instant, Prefix};
 use tracing::{error, info, warn};
 
-use super::{Notice, Objects};
+use super::server::{self, has_forgotten, is_unreadable, knows_none, trouble};
+use super::{Notice, Objects, Reading};
 use crate::k8s::address::lenient_prefix;
 use crate::k8s::{Settings, endpoints, node, service};
 use crate::rules::Change;
@@ -53,6 +52,9 @@ struct Known {
     /// Whether all was read once, and what became of which object since.
     was_read: bool,
     pending: BTreeMap<(&'static str, Label), Change>,
+    /// When what slices tell happened, and how many changes were refused, since then.
+    triggers: Vec<(Label, Instant)>,
+    refused: u64,
 }
 
 impl Cluster {
@@ -70,17 +72,7 @@ impl Cluster {
         // §2.1: the other modes have no use for them (§6.6).
         let follows_blocks = settings.mode == Mode::NFTABLES;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let config = match kubeconfig {
-            None => kube::Config::incluster().context("--in-cluster, and this is no Pod of a cluster")?,
-            Some(path) => {
-                let read = Kubeconfig::read_from(path).with_context(|| path.display().to_string())?;
-                let options = KubeConfigOptions::default();
-                runtime
-                    .block_on(kube::Config::from_custom_kubeconfig(read, &options))
-                    .with_context(|| path.display().to_string())?
-            }
-        };
-        let server = config.cluster_url.clone();
+        let (client, server) = runtime.block_on(server::client(kubeconfig))?;
         let known = Known {
             node_name: node_name.to_owned(),
             settings,
@@ -93,16 +85,14 @@ impl Cluster {
             listed: BTreeSet::new(),
             was_read: false,
             pending: BTreeMap::new(),
+            triggers: Vec::new(),
+            refused: 0,
         };
         let cluster = Self(Arc::new(Mutex::new(known)));
         let own = cluster.clone();
         let node_only = format!("metadata.name={node_name}");
         std::thread::Builder::new().name("api".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let client = match Client::try_from(config) {
-                    Ok(client) => client,
-                    Err(error) => return error!("the API server can't be spoken to: {error}"),
-                };
                 info!(%server, "watching");
                 let services = Config::default().labels(OURS);
                 futures_util::join!(
@@ -121,18 +111,22 @@ impl Cluster {
     }
 
     /// All objects the first time, what became of them since from then on.
-    pub fn read(&self) -> Objects {
+    pub fn read(&self) -> Reading {
         self.with(|known| {
             let pending = std::mem::take(&mut known.pending);
             let (node, eligible) = known
                 .node
                 .clone()
                 .unwrap_or_else(|| (node::of_parts(&known.node_name, None, Vec::new(), &[], &known.settings), true));
-            if std::mem::replace(&mut known.was_read, true) {
-                return Objects::Changes { changes: pending.into_values().collect(), eligible };
-            }
-            let (services, slices) = (known.services.values().cloned(), known.slices.values().cloned());
-            Objects::Cluster { services: services.collect(), slices: slices.collect(), node: Box::new(node), eligible }
+            let objects = if std::mem::replace(&mut known.was_read, true) {
+                Objects::Changes { changes: pending.into_values().collect(), eligible }
+            } else {
+                let (services, slices) = (known.services.values().cloned(), known.slices.values().cloned());
+                let (services, slices) = (services.collect(), slices.collect());
+                Objects::Cluster { services, slices, node: Box::new(node), eligible }
+            };
+            let (refused, triggers) = (std::mem::take(&mut known.refused), std::mem::take(&mut known.triggers));
+            Reading { objects, refused, triggers }
         })
     }
 
@@ -151,47 +145,43 @@ impl Cluster {
             + Send
             + 'static,
     {
-        let events = watcher(api, config).default_backoff();
-        pin_mut!(events);
-        let mut listed = BTreeSet::new();
-        while let Some(event) = events.next().await {
-            let is_complete = !matches!(event, Ok(Event::Init | Event::InitApply(_)));
-            match event {
-                Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => {
-                    listed.insert(name(&object));
-                    self.with(|known| K::put(known, object));
-                }
-                Ok(Event::InitDone) => self.with(|known| {
-                    known.listed.insert(K::KIND);
-                    let gone = K::names(known).into_iter().filter(|name| !listed.contains(name));
-                    gone.collect::<Vec<_>>().iter().for_each(|name| K::remove(known, name));
-                    if K::KIND == <Node as Watched>::KIND && known.node.is_none() {
-                        let name = &known.node_name;
-                        warn!("there is no Node \"{name}\" (yet): nothing is forwarded before; is --node its name in the API?");
+        loop {
+            let events = watcher(api.clone(), config.clone()).default_backoff();
+            pin_mut!(events);
+            let mut listed = BTreeSet::new();
+            while let Some(event) = events.next().await {
+                let is_complete = !matches!(event, Ok(Event::Init | Event::InitApply(_)));
+                match event {
+                    Ok(Event::Init) => listed.clear(),
+                    Ok(Event::InitApply(object)) => {
+                        listed.insert(name(&object));
+                        self.with(|known| K::put(known, object));
                     }
-                }),
-                Ok(Event::Apply(object)) => self.with(|known| K::put(known, object)),
-                Ok(Event::Delete(object)) => self.with(|known| K::remove(known, &name(&object))),
-                // A server of before 1.33 may not have them: then the blocks are those of the flags.
-                Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-                    if status.code == 404 && K::KIND == ServiceCIDR::KIND =>
-                {
-                    info!("the API server has no ServiceCIDRs");
-                    self.with(|known| known.listed.insert(K::KIND));
+                    Ok(Event::InitDone) => self.with(|known| K::forget_others(known, &listed)),
+                    Ok(Event::Apply(object)) => self.with(|known| K::put(known, object)),
+                    Ok(Event::Delete(object)) => self.with(|known| K::remove(known, &name(&object))),
+                    // A server of before 1.33 may not have them: then the blocks are those of the flags.
+                    Err(error) if K::KIND == ServiceCIDR::KIND && knows_none(&error) => {
+                        if self.with(|known| known.listed.insert(K::KIND)) {
+                            info!("the API server has no ServiceCIDRs");
+                        }
+                    }
+                    Err(error) => {
+                        warn!(kind = K::KIND, "the API server: {}; it is tried again", trouble(&error));
+                        if has_forgotten(&error) {
+                            break;
+                        }
+                        self.with(|known| known.refused += u64::from(is_unreadable(&error)));
+                    }
                 }
-                Err(error) => {
-                    // With its causes: that nobody listens there, or whose certificate is not believed.
-                    warn!(kind = K::KIND, "the API server: {:#}; it is tried again", anyhow::Error::new(error));
-                    continue;
+                let news = self.with(|known| {
+                    let all = known.listed.len() == known.kinds && known.node.is_some();
+                    let changed = !known.pending.is_empty() || !known.triggers.is_empty() || known.refused > 0;
+                    all && is_complete && (!known.was_read || changed)
+                });
+                if news && notice.give().is_err() {
+                    return;
                 }
-            }
-            let news = self.with(|known| {
-                let all = known.listed.len() == known.kinds && known.node.is_some();
-                all && is_complete && (!known.was_read || !known.pending.is_empty())
-            });
-            if news && notice.give().is_err() {
-                break;
             }
         }
     }
@@ -222,8 +212,14 @@ impl Known {
                 self.node = Some((node, eligible));
             }
             Ok(_) => {}
-            Err(error) => error!("refused: {error}"),
+            Err(error) => self.refuse(&error),
         }
+    }
+
+    /// An object is not as it is to be: what it was before stays in force.
+    fn refuse(&mut self, problem: &impl std::fmt::Display) {
+        error!("refused: {problem}");
+        self.refused += 1;
     }
 }
 
@@ -235,6 +231,17 @@ trait Watched {
     fn remove(known: &mut Known, name: &Label);
     /// Those that are known.
     fn names(known: &Known) -> Vec<Label>;
+
+    /// All were listed: what is known and was not among them is gone.
+    fn forget_others(known: &mut Known, listed: &BTreeSet<Label>) {
+        known.listed.insert(Self::KIND);
+        let gone: Vec<_> = Self::names(known).into_iter().filter(|name| !listed.contains(name)).collect();
+        gone.iter().for_each(|name| Self::remove(known, name));
+        if Self::KIND == Node::KIND && known.node.is_none() {
+            let name = &known.node_name;
+            warn!("there is no Node \"{name}\" (yet): nothing is forwarded before; is --node its name in the API?");
+        }
+    }
 }
 
 impl Watched for Service {
@@ -243,12 +250,14 @@ impl Watched for Service {
     fn put(known: &mut Known, object: Self) {
         let name = name(&object);
         match service::service(&object.into()) {
+            // Most of what is listed again is as it was.
+            Ok(Some(service)) if known.services.get(&name) == Some(&service) => {}
             Ok(Some(service)) => {
                 known.pending.insert((Self::KIND, name.clone()), Change::Service(service.clone()));
                 known.services.insert(name, service);
             }
             Ok(None) => Self::remove(known, &name),
-            Err(problem) => error!("refused: {problem}"),
+            Err(problem) => known.refuse(&problem),
         }
     }
 
@@ -267,19 +276,23 @@ impl Watched for EndpointSlice {
     const KIND: &'static str = "EndpointSlice";
 
     fn put(known: &mut Known, object: Self) {
-        let name = name(&object);
+        let (name, triggered) = (name(&object), endpoints::triggered(&object));
         match endpoints::slice(&object.into()) {
+            Ok(Some(slice)) if known.slices.get(&name) == Some(&slice) => {}
             Ok(Some(slice)) => {
+                known.triggers.extend(triggered.map(|at| (name.clone(), at)));
                 known.pending.insert((Self::KIND, name.clone()), Change::Slice(slice.clone()));
                 known.slices.insert(name, slice);
             }
             Ok(None) => Self::remove(known, &name),
-            Err(problem) => error!("refused: {problem}"),
+            Err(problem) => known.refuse(&problem),
         }
     }
 
     fn remove(known: &mut Known, name: &Label) {
         if known.slices.remove(name).is_some() {
+            // What it tells is of when it was last written, not of when it went.
+            known.triggers.retain(|(slice, _)| slice != name);
             known.pending.insert((Self::KIND, name.clone()), Change::NoSlice(name.clone()));
         }
     }

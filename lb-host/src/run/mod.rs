@@ -14,10 +14,14 @@ mod files;
 mod forward;
 mod http;
 mod journal;
+mod latency;
 mod lines;
 mod neighbours;
+mod origin;
 mod queue;
 mod serve;
+#[cfg(feature = "watch")]
+mod server;
 mod status;
 mod unwritten;
 mod worker;
@@ -31,9 +35,9 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
-use lb_core::control::{Node, Service, Slice};
+use lb_core::control::{Label, Node};
 use lb_core::rules::{ApplyError, VipClass};
-use lb_core::{Address, Config, RuleTable, Share, Sizes};
+use lb_core::{Address, Config, Instant, RuleTable, Share, Sizes};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
@@ -42,10 +46,11 @@ use crate::clock::{self, Clock};
 use crate::device::Name;
 use crate::k8s::Problems;
 use crate::metrics::Metrics;
-use crate::rules::{self, Change, Changes, Following};
+use crate::rules::{self, Changes, Following};
 use crew::Crew;
 use http::{Answers, HealthPorts};
 use journal::Journal;
+use latency::Latency;
 use lines::Lines;
 use neighbours::Neighbours;
 use status::Status;
@@ -53,6 +58,7 @@ use unwritten::Unwritten;
 use worker::Setup;
 
 pub use journal::FlowFileError;
+pub use origin::{Files, Notice, Objects, Origin, Reading, Unheeded};
 
 /// What a data plane is to do.
 pub struct Options {
@@ -76,89 +82,6 @@ pub struct Options {
     pub answer_arp: Vec<String>,
     /// How long connections may take to end once it is to end itself.
     pub drain: Duration,
-}
-
-/// Where objects come from.
-pub trait Origin {
-    /// Begins to give notice whenever there is something to read, once for what there is at the beginning.
-    ///
-    /// # Errors
-    /// There will be nothing.
-    fn watch(&mut self, notice: Notice) -> anyhow::Result<()>;
-
-    /// The objects as they are now, or what became of them since they were last read.
-    ///
-    /// # Errors
-    /// Something is wrong with them.
-    fn read(&mut self) -> anyhow::Result<Objects>;
-}
-
-/// Files that objects are read from.
-pub struct Files<R> {
-    /// Which: changes are noticed.
-    pub paths: Vec<PathBuf>,
-    /// How.
-    pub read: R,
-}
-
-impl<R: FnMut() -> anyhow::Result<Objects>> Origin for Files<R> {
-    fn watch(&mut self, notice: Notice) -> anyhow::Result<()> {
-        notice.give()?;
-        files::watch(&self.paths, notice)
-    }
-
-    fn read(&mut self) -> anyhow::Result<Objects> {
-        (self.read)()
-    }
-}
-
-/// Gives notice that objects changed.
-#[derive(Clone)]
-pub struct Notice(Sender<Event>);
-
-/// Nobody heeds notices any more.
-#[derive(Debug, thiserror::Error)]
-#[error("the data plane has ended")]
-pub struct Unheeded;
-
-impl Notice {
-    /// There is something to read.
-    ///
-    /// # Errors
-    /// [`Unheeded`]
-    pub fn give(&self) -> Result<(), Unheeded> {
-        self.0.send(Event::Changed).map_err(|_| Unheeded)
-    }
-
-    /// A notice for whoever follows objects without a data plane, and what becomes true of it: whether one came in time.
-    pub fn alone() -> (Self, impl FnMut(Duration) -> bool) {
-        let (sender, receiver) = channel();
-        (Self(sender), move |patience| receiver.recv_timeout(patience).is_ok())
-    }
-}
-
-/// What rules are made from.
-pub enum Objects {
-    /// A cluster's objects, as one of its nodes sees them.
-    Cluster {
-        /// What is proxied.
-        services: Vec<Service>,
-        /// What it is proxied to.
-        slices: Vec<Slice>,
-        /// The node.
-        node: Box<Node>,
-        /// Whether load balancers should send it new connections (SEMANTICS §10.6).
-        eligible: bool,
-    },
-    /// What became of objects since they were last read, and whether load balancers should send the node new connections.
-    Changes {
-        /// One for each object.
-        changes: Vec<Change>,
-        /// SEMANTICS §10.6.
-        eligible: bool,
-    },
-    /// Rules that are compiled already.
-    Image(Box<RuleTable<Vec<u8>>>),
 }
 
 /// What this thread waits for.
@@ -185,6 +108,7 @@ const REMEMBERED: u32 = 65_536;
 /// It can't begin: objects, devices, ports or files; or a device failed.
 pub fn run(mut options: Options) -> anyhow::Result<()> {
     let clock = Clock::start();
+    let latency = Latency::since(clock.now());
     let (events, happened) = channel();
     signals(events.clone())?;
     let metrics = Arc::new(Metrics::new());
@@ -213,7 +137,8 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
         }
     }
     let began = clock::now();
-    let objects = options.origin.read()?;
+    let Reading { objects, refused, triggers } = options.origin.read()?;
+    metrics.refused(refused);
     let (mut source, table) = Source::first(&objects)?;
 
     let unwritten = Unwritten::default();
@@ -270,9 +195,10 @@ pub fn run(mut options: Options) -> anyhow::Result<()> {
     let _ = counting.set(Arc::downgrade(&crew));
     let neighbours = Neighbours::open(&options.answer_arp)?;
     let health_ports = HealthPorts::default();
-    let mut plane = Plane { clock, crew, metrics, status, answers, health_ports, neighbours, unwritten };
-    plane.metrics.synced(clock.now(), clock::now() - began, source.changes(&objects), false);
-    plane.tell(&source, &objects);
+    let mut plane = Plane { clock, crew, metrics, status, answers, health_ports, neighbours, latency, unwritten };
+    plane.metrics.synced(clock.now(), clock::now() - began, source.changes(&objects), true);
+    plane.programmed(triggers);
+    plane.tell(&mut source, &objects);
     let devices: Vec<_> = options.devices.iter().map(Name::to_string).collect();
     plane.status.forwarding(clock.now());
     info!(devices = devices.join(" "), flows = restored, "forwarding");
@@ -382,6 +308,7 @@ struct Plane {
     answers: Answers,
     health_ports: HealthPorts,
     neighbours: Neighbours,
+    latency: Latency,
     unwritten: Unwritten,
 }
 
@@ -439,20 +366,23 @@ impl Plane {
         let (began, now) = (clock::now(), self.clock.now());
         self.metrics.queued(now);
         self.status.queued(now);
-        match options.origin.read().and_then(|objects| Ok((self.put(source, &objects)?, objects))) {
-            Ok((changed, objects)) => {
+        let read = options.origin.read();
+        match read.and_then(|read| Ok((self.put(source, &read.objects)?, read))) {
+            Ok((changed, Reading { objects, refused, triggers })) => {
+                self.metrics.refused(refused);
+                self.programmed(triggers);
                 // Also where no rule changed: whether the node is to stay is no rule.
                 self.tell(source, &objects);
                 if let Some((changes, swapped)) = changed {
                     let took = clock::now() - began;
                     self.metrics.synced(self.clock.now(), took, changes, swapped);
                     let Changes { services, slices } = changes;
-                    info!(services, slices, swapped, milliseconds = took.as_secs_f64() * 1e3, "rules changed");
+                    info!(services, slices, swapped, milliseconds = took.as_micros() as f64 / 1e3, "rules changed");
                 }
             }
             Err(error) if error.is::<worker::Ended>() => return Ok(()),
             Err(error) => {
-                self.metrics.refused();
+                self.metrics.refused(1);
                 match error.downcast_ref::<Problems>() {
                     Some(Problems(problems)) => problems.iter().for_each(|problem| error!("refused: {problem}")),
                     None => error!("refused: {error:#}"),
@@ -486,6 +416,7 @@ impl Plane {
 
     /// Puts in force what the control plane made of these changes.
     fn put_difference(&self, following: &mut Following, changes: Changes) -> anyhow::Result<Option<(Changes, bool)>> {
+        self.metrics.pending(changes);
         let mut delta = Vec::new();
         let differs = following.control.delta(&mut delta)?;
         tell_problems(following);
@@ -502,11 +433,20 @@ impl Plane {
         Ok(Some((changes, true)))
     }
 
+    /// Measures how long these changes of slices took that are in force now.
+    fn programmed(&mut self, triggers: Vec<(Label, Instant)>) {
+        for took in self.latency.took(self.clock.now(), triggers) {
+            self.metrics.programmed(took);
+        }
+    }
+
     /// Tells those who answer about the objects in force.
-    fn tell(&mut self, source: &Source, objects: &Objects) {
+    fn tell(&mut self, source: &mut Source, objects: &Objects) {
         if let (Source::Cluster(following), Objects::Cluster { eligible, .. } | Objects::Changes { eligible, .. }) =
-            (source, objects)
+            (&mut *source, objects)
         {
+            let (internal, external) = following.without_local_endpoints();
+            self.metrics.without_local_endpoints(internal, external);
             let node = following.control.node();
             let ports = self.status.serving(node, *eligible, following.services(), following.slices());
             self.health_ports.update(&ports, &self.answers);
