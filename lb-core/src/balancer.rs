@@ -159,13 +159,13 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                 }
             }
             let begun = self.flows.begun();
-            if !unknown {
+            let offers = if unknown { self.look_ahead(packets, &plain, &spots, &mut names) } else { None };
+            let Some(offers) = offers else {
                 for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
                     self.conclude(packet, plain, *name, begun);
                 }
                 continue;
-            }
-            let offers = self.look_ahead(packets, &plain, &spots, &mut names);
+            };
             let read = plain.iter().zip(&spots).zip(&names);
             for ((packet, ((plain, spot), name)), offer) in packets.iter_mut().zip(read).zip(&offers) {
                 match (plain, offer) {

@@ -58,7 +58,8 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         Name::NONE
     }
 
-    /// Finds the names that second buckets have, notes which packets are nobody's, and says what those left are offered.
+    /// Finds the names that second buckets have, notes which packets are nobody's, and says what those left are offered;
+    /// `None` if none is left.
     #[inline(never)]
     pub(super) fn look_ahead(
         &self,
@@ -66,7 +67,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         plain: &[Option<Plain>; CHUNK],
         spots: &[Spot; CHUNK],
         names: &mut [Name; CHUNK],
-    ) -> Offers {
+    ) -> Option<Offers> {
         let (mut owners, mut dialling) = ([None; CHUNK], false);
         for (((plain, spot), name), owner) in plain.iter().zip(spots).zip(&mut *names).zip(&mut owners) {
             let Some(plain) = plain.as_ref().filter(|_| !name.is_flows()) else { continue };
@@ -91,10 +92,8 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             }
             dialling = true;
         }
-        match self.rules.node() {
-            Some(node) if dialling => self.offers(&node, packets, plain, spots, names, &owners),
-            _ => [const { None }; OFFERS],
-        }
+        let node = if dialling { self.rules.node() } else { None };
+        Some(self.offers(&node?, packets, plain, spots, names, &owners))
     }
 
     #[inline(always)]
