@@ -325,6 +325,36 @@ fn a_later_fragment_that_outlives_its_tcp_flow_begins_a_tcp_flow() {
     assert_eq!(states, [State::PickedUp]);
 }
 
+/// Pieces that are under way when the rules change go with their flow: on to where the first went, while that endpoint serves or nobody
+/// does; a UDP flow whose endpoint went moves at once (§11.5), and nobody gets that datagram whole.
+#[test]
+fn the_rules_may_change_between_two_fragments() {
+    let one = ["10.244.1.2 node-a"];
+    let other = ["10.244.1.3 node-a"];
+    let both = ["10.244.1.2 node-a", "10.244.1.3 node-a"];
+    // What becomes of the endpoints, and where the pieces and the next datagram go: `-` nowhere.
+    for (what, changed, rest, next) in [
+        ("another comes", &both[..], "10.244.1.2", "10.244.1.2"),
+        ("nothing", &one, "10.244.1.2", "10.244.1.2"),
+        ("it goes, another is there", &other, "10.244.1.3", "10.244.1.3"),
+        ("it goes, nobody is left", &[], "10.244.1.2", "10.244.1.2"),
+    ] {
+        for order in [[0, 1, 2], [1, 0, 2]] {
+            let mut lab = Lab::web(&one);
+            let parts = fragments(&frame_with("udp", CLIENT, DNS, &payload()), &[1208, 2400], 77);
+            let shuffled: Vec<_> = order.iter().map(|n| parts[*n].clone()).collect();
+            let (left, _) = through(&mut lab, &shuffled[..2]);
+            assert_eq!(left.len(), 2, "{what}");
+            lab.put(web(changed));
+            let to = |sent: &common::lab::Sent| frames::addresses(&sliced(&sent.frame, true)).1.to_string();
+            let last = lab.send(&parts[2]);
+            assert_eq!(to(&last), rest, "{what}, {order:?}");
+            let whole = lab.send(&frame_with("udp", CLIENT, DNS, b"next"));
+            assert_eq!(to(&whole), next, "{what}, {order:?}");
+        }
+    }
+}
+
 #[test]
 fn no_room_for_another_datagram() {
     let sizes = Sizes { fragments: 2, ..SIZES };

@@ -21,7 +21,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("tuple", &[]),
     ("hash", &["tuple"]),
     ("memory", &[]),
-    ("prefetch", &[]),
+    ("processor", &[]),
     ("scheduler", &[]),
     // What goes in and what comes out: plain types, made of the layers' smallest ones.
     ("packet", &["nat::Checksum", "verdict", "wire::Link"]),
@@ -29,9 +29,9 @@ const CORE: &[(&str, &[&str])] = &[
     ("counters", &["flow::Direction", "flow::FlowId", "verdict"]),
     // The layers, which do not know each other. Rules are pure: they have seen neither frame nor flow.
     ("wire", &["tuple"]),
-    ("flow", &["config", "hash", "memory::Block", "prefetch::prefetch", "time", "tuple"]),
+    ("flow", &["config", "hash", "memory::Block", "processor", "time", "tuple"]),
     ("pick", &["hash", "rng", "rules::Backend", "rules::Pool", "rules::Segment", "scheduler", "tuple"]),
-    ("rules", &["hash", "packet::Origin", "prefetch", "scheduler", "tuple", "verdict"]),
+    ("rules", &["hash", "packet::Origin", "processor", "scheduler", "tuple", "verdict"]),
     ("nat", &["tuple", "wire"]),
     // Which core a packet is for: read off its headers and the rules, before any of it is judged.
     ("steer", &["hash", "rules::Receiver", "rules::RuleTable", "tuple", "wire"]),
@@ -113,8 +113,8 @@ const OUTSIDE_WORLD: &[&[&str]] = &[
 /// The only files that may read them.
 const WINDOWS: &[&str] = &["lb-host/src/clock.rs", "lb-host/src/main.rs"];
 
-/// Where lb-core is unsafe: its C ABI, and the one file of prefetch instructions.
-const UNSAFE: &[&str] = &["lb-core/src/ffi", "lb-core/src/prefetch.rs"];
+/// Where lb-core is unsafe: its C ABI, and the one file of instructions that the language does not have.
+const UNSAFE: &[&str] = &["lb-core/src/ffi", "lb-core/src/processor.rs"];
 
 /// A file past this is more than one idea.
 const LINES: usize = 1000;

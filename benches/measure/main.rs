@@ -9,6 +9,7 @@ mod shared;
 
 mod control;
 mod duel;
+mod expiry;
 mod packets;
 mod scale;
 mod worst;
@@ -42,7 +43,7 @@ const GOALS: &[(&str, Measure)] = &[
     ("P9", control::change),
     ("P10", control::compile_and_load),
     ("P11", control::maglev),
-    ("P12", p12),
+    ("P12", expiry::p12),
     ("P13", p13),
     ("P15", worst::p15),
     ("P17", p17),
@@ -167,22 +168,6 @@ fn p7() -> Vec<Row> {
     let (mut many, mut few) = (Traffic::known(TCP4, 100_000), Traffic::known(TCP4, 10));
     let hit = duel("P7", "known flow, 100k services".into(), || many.turn(), "10 services".into(), || few.turn(), 1.1);
     vec![miss, hit]
-}
-
-fn p12() -> Vec<Row> {
-    let mut traffic = hit(TCP4, LARGE);
-    let visited = duel::median((0..15).map(|_| traffic.sweep()).collect());
-    let [calm, expiring] = traffic.without_and_with_a_sweep();
-    let row = |what: &str, worst: f64, peer: &str, other: f64, limit: Option<f64>| {
-        Row::new("P12", what.into(), worst, peer.into(), other, worst / other, limit)
-    };
-    vec![
-        budget("P12", "a live entry visited, 1M flows".into(), visited, "3 ns".into(), 3.0),
-        row("99.9th percentile of a batch while expiring", expiring.1, "its median", expiring.0, Some(4.0)),
-        // What the machine does to any batch.
-        row("99.9th percentile while not expiring", calm.1, "its median", calm.0, None),
-        row("99.9th percentile of a batch while expiring", expiring.1, "while not expiring", calm.1, None),
-    ]
 }
 
 /// Twice the work on two threads, each with a balancer of its own, against the same of the floor.

@@ -3,7 +3,7 @@
 use lb_core::{Direction, Instant, Meta, Packet, Tuple, Verdict};
 
 use crate::duel::{median, timed};
-use crate::shared::frames::{BATCH, Kind, Ring, address, prototype};
+use crate::shared::frames::{Kind, Ring, address, prototype};
 use crate::shared::rig::{Frames, Mix, RING, Rig, Share, dial, process};
 use crate::shared::{Random, client};
 
@@ -21,8 +21,8 @@ pub(crate) fn ring(length: usize) -> Vec<Packet<'static>> {
 pub(crate) struct Traffic {
     pub(crate) rig: Rig,
     frames: Frames,
-    packets: Vec<Packet<'static>>,
-    at: usize,
+    pub(crate) packets: Vec<Packet<'static>>,
+    pub(crate) at: usize,
     one_at_a_time: bool,
     expected: fn(&Verdict) -> bool,
 }
@@ -48,7 +48,11 @@ impl Traffic {
     }
 
     fn of(mix: Mix, services: usize, ways: &[Direction]) -> Self {
-        let rig = Rig::new(mix, services);
+        Self::among(Rig::new(mix, services), mix, ways)
+    }
+
+    /// Packets of a rig's flows, these ways, in random order.
+    pub(crate) fn among(rig: Rig, mix: Mix, ways: &[Direction]) -> Self {
         let tuple = |flow: &lb_core::Flow, way| if way == Direction::Original { flow.original } else { flow.reply };
         let mut tuples: Vec<Tuple> =
             rig.flows.iter().flat_map(|flow| ways.iter().map(|way| tuple(flow, *way))).collect();
@@ -61,7 +65,7 @@ impl Traffic {
         Self { one_at_a_time: true, ..self }
     }
 
-    fn refresh(&mut self) {
+    pub(crate) fn refresh(&mut self) {
         for packet in &mut self.packets {
             packet.data.copy_from_slice(&self.frames.bytes[self.at..][..self.frames.length]);
             self.at = (self.at + self.frames.length) % self.frames.bytes.len();
@@ -93,43 +97,6 @@ impl Traffic {
         assert!(self.packets.iter().all(|packet| (self.expected)(&packet.verdict)), "not what was to be measured");
         figures
     }
-
-    /// Nanoseconds for each live entry that the sweep visits.
-    pub(crate) fn sweep(&mut self) -> f64 {
-        const BUDGET: usize = 4096;
-        let visits = (0..64).map(|_| timed(|| assert_eq!(self.rig.balancer.expire(Instant::ORIGIN, BUDGET), 0)));
-        median(visits.map(|time| time / BUDGET as f64).collect())
-    }
-
-    /// Nanoseconds of a batch, and of one with a sweep of as many entries behind it, ring by ring: the median and the 99.9th
-    /// percentile of each. A batch that others' turns on the core interrupted says nothing of it.
-    pub(crate) fn without_and_with_a_sweep(&mut self) -> [(f64, f64); 2] {
-        let mut figures = [Vec::new(), Vec::new()];
-        for ring in 0..ROUNDS * 20 {
-            self.refresh();
-            let (budget, figures) = if ring % 2 == 0 { (0, &mut figures[0]) } else { (BATCH, &mut figures[1]) };
-            for batch in self.packets.chunks_mut(BATCH) {
-                let balancer = &mut self.rig.balancer;
-                let turns = turns_on_the_core();
-                let time = timed(|| {
-                    balancer.process_batch(Instant::ORIGIN, batch);
-                    balancer.expire(Instant::ORIGIN, budget);
-                });
-                if turns_on_the_core() == turns {
-                    figures.push(time);
-                }
-            }
-        }
-        figures.map(|mut figures| {
-            figures.sort_by(f64::total_cmp);
-            (figures[figures.len() / 2], figures[figures.len() * 999 / 1000])
-        })
-    }
-}
-
-/// How often this thread was given the core; always nothing where the system does not tell.
-fn turns_on_the_core() -> Option<u64> {
-    std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().nth(2)?.parse().ok()
 }
 
 /// First packets of flows, each from a client not seen before, while others live. Between two rings the flows of the

@@ -54,7 +54,12 @@ impl Rig {
     }
 
     pub(crate) fn of(mix: Mix, services: usize, shape: Shape) -> Self {
-        let (v4, room) = (mix.v4, (mix.flows + RING) as u32);
+        Self::with_room(mix, services, shape, RING)
+    }
+
+    /// With room for as many flows more.
+    pub(crate) fn with_room(mix: Mix, services: usize, shape: Shape, room: usize) -> Self {
+        let (v4, room) = (mix.v4, (mix.flows + room) as u32);
         let sizes = Sizes {
             v4_flows: if v4 { room } else { 0 },
             v6_flows: if v4 { 0 } else { room },
@@ -100,9 +105,13 @@ impl Rig {
     }
 
     pub(crate) fn send(&mut self, kind: Kind, v4: bool, tuple: &Tuple) -> Flow {
+        self.send_at(Instant::ORIGIN, kind, v4, tuple)
+    }
+
+    pub(crate) fn send_at(&mut self, now: Instant, kind: Kind, v4: bool, tuple: &Tuple) -> Flow {
         let mut frame = prototype(kind, v4);
         address(&mut frame, tuple);
-        match self.balancer.process(Instant::ORIGIN, &mut Packet::new(&mut frame, Meta::default())) {
+        match self.balancer.process(now, &mut Packet::new(&mut frame, Meta::default())) {
             Verdict::Forward { flow, .. } => self.balancer.flow(flow).expect("a flow that a packet just had"),
             other => panic!("{tuple} was not forwarded: {other:?}"),
         }

@@ -126,7 +126,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         self.set_time(now);
         let plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
         let spot = plain.as_ref().map(|plain| self.flows.spot(&plain.tuple));
-        let name = spot.map_or(Name::NONE, |spot| self.flows.candidate(spot));
+        let name = spot.and_then(|spot| self.flows.candidate(spot)).unwrap_or(Name::NONE);
         self.conclude(packet, &plain, name, self.flows.begun());
         packet.verdict
     }
@@ -149,13 +149,17 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             }
             let mut unknown = false;
             for ((name, spot), plain) in names.iter_mut().zip(&spots).zip(&plain) {
-                *name = if LOOKS_AHEAD { self.flows.likely(*spot) } else { self.flows.candidate(*spot) };
-                match plain {
-                    Some(plain) if LOOKS_AHEAD && *name == Name::NONE => {
+                let found = if LOOKS_AHEAD { self.flows.likely(*spot) } else { self.flows.candidate(*spot) };
+                match (found, plain) {
+                    (Some(found), _) => {
+                        *name = found;
+                        self.flows.prefetch_entry(found);
+                    }
+                    (None, Some(plain)) if LOOKS_AHEAD => {
                         unknown = true;
                         *name = self.unknown(plain, *spot);
                     }
-                    _ => self.flows.prefetch_entry(*name),
+                    (None, _) => {}
                 }
             }
             let begun = self.flows.begun();
@@ -194,6 +198,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Judges a packet by the long way. A plain one that is `unknown` is surely of no flow.
+    // Not so cold, but what is not judged is all the quicker.
+    #[cold]
     #[inline(never)]
     fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool) {
         let verdict = match plain {

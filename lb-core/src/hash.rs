@@ -97,7 +97,7 @@ impl TupleHash {
     pub(crate) fn of(&self, tuple: &Packed) -> u64 {
         let [k0, k1, k2, k3, k4] = self.keys;
         let [a, b, c, d] = tuple.addresses;
-        let rest = halves(k0, a).wrapping_add(halves(k1, tuple.rest())).wrapping_add(self.last);
+        let rest = halves(k0, a).wrapping_add(pair(k1, tuple.label(), tuple.ports())).wrapping_add(self.last);
         match tuple.family {
             Family::V4 => rest,
             Family::V6 => rest.wrapping_add(halves(k2, b)).wrapping_add(halves(k3, c)).wrapping_add(halves(k4, d)),
@@ -107,8 +107,14 @@ impl TupleHash {
 
 /// What the halves of a word add to the sum.
 #[inline(always)]
-fn halves([k0, k1]: [u64; 2], word: u64) -> u64 {
-    k0.wrapping_add(word >> 32).wrapping_mul(k1.wrapping_add(word & 0xffff_ffff))
+fn halves(keys: [u64; 2], word: u64) -> u64 {
+    pair(keys, (word >> 32) as u32, word as u32)
+}
+
+/// What two words add to the sum.
+#[inline(always)]
+fn pair([k0, k1]: [u64; 2], one: u32, other: u32) -> u64 {
+    k0.wrapping_add(one.into()).wrapping_mul(k1.wrapping_add(other.into()))
 }
 
 /// The hash of what a rule table's directory is asked: an address or an id, and a number. Made as [`TupleHash`] is, of 64-bit
@@ -129,8 +135,8 @@ impl AddressHash {
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn of(&self, bits: u128, number: u64) -> u32 {
         let [k0, k1, k2, k3, last] = self.keys;
-        let address = pair([k0, k1], [bits as u64, (bits >> 64) as u64]);
-        (address.wrapping_add(pair([k2, k3], [number, 0])).wrapping_add(last) >> 96) as u32
+        let address = wide_pair([k0, k1], [bits as u64, (bits >> 64) as u64]);
+        (address.wrapping_add(wide_pair([k2, k3], [number, 0])).wrapping_add(last) >> 96) as u32
     }
 }
 
@@ -143,7 +149,7 @@ fn expand<const N: usize>(key: &[u8; 16], purpose: u8) -> [u128; N] {
 
 /// What two words add to a sum whose upper part is the hash: (k₀ + w₁)(k₁ + w₀).
 #[inline(always)]
-fn pair([k0, k1]: [u128; 2], [w0, w1]: [u64; 2]) -> u128 {
+fn wide_pair([k0, k1]: [u128; 2], [w0, w1]: [u64; 2]) -> u128 {
     k0.wrapping_add(w1.into()).wrapping_mul(k1.wrapping_add(w0.into()))
 }
 

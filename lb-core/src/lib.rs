@@ -8,7 +8,7 @@
 //! # The contract
 //! - **Everything is an argument**: time, key, seed, memory, packet, and what a packet's bytes can't tell. The same
 //!   image, packets, key, seed and times give the same bytes and verdicts, on every target.
-//! - **No std, no allocation, no lock, no clock, no panic; no unsafe code of our own but one prefetch instruction.** All memory is given by the caller,
+//! - **No std, no allocation, no lock, no clock, no panic; no unsafe code of our own but two instructions.** All memory is given by the caller,
 //!   [`blocks`] says how much.
 //! - **A packet is never an error**: it gets a [`Verdict`], with a counted reason. Errors are for making a [`Balancer`] and
 //!   for loading rules, and say what is wrong and what to do.
@@ -91,7 +91,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![no_std]
-// Of the modules of this crate prefetch.rs, which gives its reason, and `ffi` alone are allowed any.
+// Of the modules of this crate processor.rs, which gives its reason, and `ffi` alone are allowed any.
 #![deny(unsafe_code)]
 // No packet, image or argument makes the engine panic. Tests may: see clippy.toml.
 #![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unreachable, clippy::unwrap_used)]
@@ -112,7 +112,7 @@ mod memory;
 pub mod nat;
 pub mod packet;
 pub mod pick;
-mod prefetch;
+mod processor;
 mod rng;
 pub mod rules;
 mod scheduler;

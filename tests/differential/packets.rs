@@ -10,6 +10,7 @@ const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
 const FRAGMENT_HEADER: usize = 8;
 const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const SCTP: u8 = 132;
@@ -32,6 +33,8 @@ pub enum Error {
     HostUnreachable,
     TooBig,
     TimeExceeded,
+    /// RFC 792's parameter problem, RFC 4443 §3.4.
+    BadHeader,
 }
 
 impl Error {
@@ -41,6 +44,8 @@ impl Error {
             (Self::HostUnreachable, true) => (3, 1),
             (Self::TooBig, true) => (3, 4),
             (Self::TimeExceeded, true) => (11, 0),
+            (Self::BadHeader, true) => (12, 0),
+            (Self::BadHeader, false) => (4, 1),
             (Self::PortUnreachable, false) => (1, 4),
             (Self::HostUnreachable, false) => (1, 3),
             (Self::TooBig, false) => (2, 0),
@@ -96,6 +101,9 @@ pub enum Chunk {
     ShutdownAck,
     ShutdownComplete,
     Abort,
+    Sack,
+    Heartbeat,
+    HeartbeatAck,
 }
 
 impl Chunk {
@@ -117,6 +125,11 @@ impl Chunk {
             Self::ShutdownAck => (8, Vec::new()),
             Self::ShutdownComplete => (14, Vec::new()),
             Self::Abort => (6, Vec::new()),
+            // The last number, a window, no gaps, nothing twice.
+            Self::Sack => (3, vec![0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0]),
+            // With what the sender wants to have back.
+            Self::Heartbeat => (4, vec![0, 1, 0, 8, 1, 2, 3, 4]),
+            Self::HeartbeatAck => (5, vec![0, 1, 0, 8, 1, 2, 3, 4]),
         }
     }
 }
@@ -203,9 +216,15 @@ pub fn fragments(datagram: &[u8], size: usize, identification: u32) -> Vec<Vec<u
         .collect()
 }
 
+/// How long IPv4's header is, with its options.
+fn v4_header(packet: &[u8]) -> usize {
+    usize::from(packet[0] & 0xf) * 4
+}
+
 fn sum_v4_header(packet: &mut [u8]) {
     packet[10..12].fill(0);
-    let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&packet[..V4_HEADER]).ones_complement();
+    let header = &packet[..v4_header(packet)];
+    let sum = etherparse::checksum::Sum16BitWords::new().add_slice(header).ones_complement();
     // The sum is kept in the memory's order, whatever the machine.
     packet[10..12].copy_from_slice(&sum.to_ne_bytes());
 }
@@ -231,14 +250,18 @@ fn transport(packet: &[u8]) -> (usize, u8, Option<(u16, bool)>) {
     let word = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
     let piece = |offset: u16, more: bool| (offset != 0 || more).then_some((offset, more));
     if is_v4(packet) {
-        return (V4_HEADER, packet[9], piece((word(6) & 0x1fff) * 8, word(6) & 0x2000 != 0));
+        return (v4_header(packet), packet[9], piece((word(6) & 0x1fff) * 8, word(6) & 0x2000 != 0));
     }
-    match packet[6] {
+    let (mut at, mut next) = (V6_HEADER, packet[6]);
+    while next == DESTINATION_OPTIONS && packet.len() >= at + 8 {
+        (next, at) = (packet[at], at + 8 + usize::from(packet[at + 1]) * 8);
+    }
+    match next {
         FRAGMENT => {
             let at = V6_HEADER + FRAGMENT_HEADER;
             (at, packet[V6_HEADER], piece(word(V6_HEADER + 2) & !7, word(V6_HEADER + 2) & 1 != 0))
         }
-        next => (V6_HEADER, next, None),
+        next => (at, next, None),
     }
 }
 
@@ -340,6 +363,41 @@ pub fn moved(fragment: &[u8]) -> Vec<u8> {
     fragment
 }
 
+/// A class of traffic, congestion experienced; in IPv6 a flow label, too (RFC 2474, 3168, 6437).
+pub fn with_class(mut packet: Vec<u8>) -> Vec<u8> {
+    match is_v4(&packet) {
+        true => {
+            packet[1] = 0xbb;
+            sum_v4_header(&mut packet);
+        }
+        false => packet[..4].copy_from_slice(&[0x6b, 0xb1, 0x23, 0x45]),
+    }
+    packet
+}
+
+/// So many times eight bytes that mean nothing in front of the transport header: options of IPv4 (RFC 791 §3.1), or headers of options
+/// for IPv6's destination (RFC 8200 §4.6).
+pub fn with_options(packet: &[u8], count: usize) -> Vec<u8> {
+    let (header, rest) = packet.split_at(if is_v4(packet) { V4_HEADER } else { V6_HEADER });
+    let (mut header, extra) = (header.to_vec(), count * 8);
+    if is_v4(packet) {
+        header[0] += (extra / 4) as u8;
+        header[2..4].copy_from_slice(&((packet.len() + extra) as u16).to_be_bytes());
+        // No operation, but for the last, which is the end.
+        header.resize(V4_HEADER + extra, 1);
+        *header.last_mut().expect("a header") = 0;
+        sum_v4_header(&mut header);
+    } else {
+        let next = std::mem::replace(&mut header[6], DESTINATION_OPTIONS);
+        header[4..6].copy_from_slice(&((packet.len() - V6_HEADER + extra) as u16).to_be_bytes());
+        for nth in 1..=count {
+            let next = if nth < count { DESTINATION_OPTIONS } else { next };
+            header.extend([next, 0, 1, 4, 0, 0, 0, 0]);
+        }
+    }
+    [header, rest.to_vec()].concat()
+}
+
 /// Sets IPv4's "don't fragment" in what is no fragment.
 pub fn forbid_fragments(packet: &mut [u8]) {
     if is_v4(packet) && offset(packet).is_none() {
@@ -353,7 +411,7 @@ pub fn whole(pieces: &[&[u8]]) -> Option<Vec<u8>> {
     let mut pieces: Vec<_> = pieces.iter().map(|piece| (transport(piece), *piece)).collect();
     pieces.sort_by_key(|((_, _, piece), _)| *piece);
     let first = pieces.first()?.1;
-    let header = if is_v4(first) { V4_HEADER } else { V6_HEADER };
+    let header = if is_v4(first) { v4_header(first) } else { V6_HEADER };
     let mut datagram = first[..header].to_vec();
     let (mut due, mut ended) = (0, false);
     for ((at, _, piece), packet) in &pieces {

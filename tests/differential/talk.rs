@@ -11,6 +11,8 @@ pub enum Stage {
     New,
     /// The client has spoken.
     SynSent,
+    /// The backend has asked for a connection at the same time.
+    Crossing,
     SynReceived,
     /// The client has shown SCTP's cookie.
     Accepting,

@@ -71,8 +71,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         let (mut owners, mut dialling) = ([None; CHUNK], false);
         for (((plain, spot), name), owner) in plain.iter().zip(spots).zip(&mut *names).zip(&mut owners) {
             let Some(plain) = plain.as_ref().filter(|_| !name.is_flows()) else { continue };
-            let second = self.flows.unlikely(*spot);
-            if second.is_flows() {
+            if let Some(second) = self.flows.unlikely(*spot) {
                 *name = second;
                 self.flows.prefetch_entry(second);
                 continue;
@@ -206,7 +205,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         if let Some(entry) = self.flows.entry_of(family, flow.0) {
             entry.count(Direction::Original);
             let changes = entry.changes.map(Change);
-            let _ = nat::rewrite_plain(packet.data, plain, family, &reply.reversed(), changes, packet.meta.checksum);
+            let _ = nat::rewrite_plain(packet.data, plain, family, &reply.reversed(), changes, &packet.meta.checksum);
         }
         let next = first.next(signal, Direction::Original);
         if next != first {

@@ -2,7 +2,7 @@
 
 use super::Balancer;
 use super::signal::signal_of;
-use crate::flow::{Direction, Flags, FlowId, Name};
+use crate::flow::{Direction, FlowId, Name};
 use crate::nat::{self, Change};
 use crate::packet::Packet;
 use crate::tuple::Family;
@@ -27,12 +27,12 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         let (direction, signal) = (name.direction(), signal_of(plain));
         let Some((entry, to)) = self.flows.known(family, name, &plain.tuple) else { return false };
         let in_order = entry.checked == self.rules.generation() && !entry.is_expired(self.ticks);
-        if (!begun && !in_order) || entry.flags().has(Flags::STALE.with(Flags::DIRECT)) {
+        if !begun && !in_order {
             return false;
         }
         let Some(next) = entry.next(signal, direction) else { return false };
-        let changes = entry.changes.map(|change| Change(change).undone_if(direction == Direction::Reply));
-        if nat::rewrite_plain(packet.data, plain, family, &to, changes, packet.meta.checksum).is_none() {
+        let changes = Change::undone_if(direction == Direction::Reply, entry.changes.map(Change));
+        if nat::rewrite_plain(packet.data, plain, family, &to, changes, &packet.meta.checksum).is_none() {
             return false;
         }
         entry.count(direction);

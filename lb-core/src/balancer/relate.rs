@@ -32,10 +32,9 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         if is_redirect(packet, headers) {
             return Verdict::Drop(DropReason::Redirect);
         }
-        let Some((source, destination)) = self.outer(headers, flow, direction) else {
+        let Some((to, source, destination)) = self.outer(headers, flow, direction) else {
             return Verdict::Drop(DropReason::StaleFlow);
         };
-        let Some(to) = self.translated(flow, direction) else { return Verdict::Drop(DropReason::StaleFlow) };
         match nat::rewrite_error(
             packet.data,
             headers,
@@ -68,7 +67,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         flow: FlowId,
         direction: Direction,
     ) -> Verdict {
-        let Some((source, destination)) = self.outer(headers, flow, direction) else {
+        let Some((_, source, destination)) = self.outer(headers, flow, direction) else {
             return Verdict::Drop(DropReason::StaleFlow);
         };
         let to = Tuple { source, destination, ..headers.tuple };
@@ -78,8 +77,9 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         }
     }
 
-    /// The addresses that an error about this flow leaves with; `None` if nobody there can use it any more.
-    fn outer(&mut self, headers: &Headers, flow: FlowId, direction: Direction) -> Option<(Address, Address)> {
+    /// What a packet of this flow becomes, and the addresses that an error about it leaves with; `None` if nobody there can use it
+    /// any more.
+    fn outer(&mut self, headers: &Headers, flow: FlowId, direction: Direction) -> Option<(Tuple, Address, Address)> {
         let stale =
             self.recheck(flow).is_none() || self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
         let (to, (original, reply)) = (self.translated(flow, direction)?, self.tuples(flow)?);
@@ -88,10 +88,9 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
         }
         let source_changed = (original.source, original.source_port) != (reply.destination, reply.destination_port);
         Some(match direction {
-            Direction::Original if source_changed => (to.source, to.destination),
-            Direction::Original => (headers.tuple.source, to.destination),
-            Direction::Reply if source_changed => (to.source, to.destination),
-            Direction::Reply => (to.source, headers.tuple.destination),
+            _ if source_changed => (to, to.source, to.destination),
+            Direction::Original => (to, headers.tuple.source, to.destination),
+            Direction::Reply => (to, to.source, headers.tuple.destination),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::flow::Signal;
 use crate::verdict::DropReason;
-use crate::wire::plain::Plain;
+use crate::wire::plain::{DATAGRAM, Plain};
 use crate::wire::{Content, Malformed, TcpFlags};
 
 /// What a packet says about its flow.
@@ -19,14 +19,24 @@ pub(super) fn signal(content: Content) -> Signal {
     }
 }
 
-#[inline(always)]
 fn tcp_signal(flags: TcpFlags) -> Signal {
-    /// By the five lowest flags: which of them a packet has is not to be guessed at.
+    by_signs(flags.0 % DATAGRAM)
+}
+
+/// What a plain packet says about its flow.
+#[inline(always)]
+pub(super) fn signal_of(plain: &Plain) -> Signal {
+    by_signs(plain.signs)
+}
+
+/// By [`Plain::signs`]: which of them a packet has is not to be guessed at.
+#[inline(always)]
+fn by_signs(signs: u8) -> Signal {
     #[allow(clippy::indexing_slicing, reason = "the compiler computes it: past the end it would not build")]
-    const SIGNALS: [Signal; 32] = {
-        let mut signals = [Signal::Segment; 32];
+    const SIGNALS: [Signal; 2 * DATAGRAM as usize] = {
+        let mut signals = [Signal::Datagram; 2 * DATAGRAM as usize];
         let mut i = 0;
-        while i < signals.len() {
+        while i < DATAGRAM as usize {
             let flags = TcpFlags(i as u8);
             signals[i] = match (flags.rst(), flags.syn(), flags.ack(), flags.fin()) {
                 (true, ..) => Signal::Reset,
@@ -39,13 +49,7 @@ fn tcp_signal(flags: TcpFlags) -> Signal {
         }
         signals
     };
-    SIGNALS.get(usize::from(flags.0) % SIGNALS.len()).copied().unwrap_or(Signal::Segment)
-}
-
-/// What a plain packet says about its flow.
-#[inline(always)]
-pub(super) fn signal_of(plain: &Plain) -> Signal {
-    if plain.tcp { tcp_signal(plain.flags) } else { Signal::Datagram }
+    SIGNALS.get(usize::from(signs) % SIGNALS.len()).copied().unwrap_or(Signal::Segment)
 }
 
 impl From<Malformed> for DropReason {

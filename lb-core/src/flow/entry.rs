@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::clock::Ticks;
 use super::table::Beginning;
 use super::{Direction, Signal, State};
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 use crate::time::Instant;
 use crate::tuple::packed::{LABEL, Packed};
 use crate::tuple::{Family, Tuple};
@@ -20,7 +20,7 @@ pub(crate) struct Entry {
     /// IPv4 addresses as in a [`Packed`] tuple; unused in a [`WideEntry`].
     addresses: [u64; 2],
     ports: [u32; 2],
-    /// The tuples' label; above it a [`State`] in four bits, 0 if the entry is free, and [`Flags`] in four.
+    /// The tuples' label; above it [`Flags`], and among them a [`State`] in four bits, 0 if the entry is free.
     label: u32,
     /// What rewriting a packet of the original direction adds to its sums. Only those who compute it know how.
     pub(crate) changes: [u16; 2],
@@ -47,10 +47,11 @@ pub(super) struct WideEntry {
     addresses: [[u64; 4]; 2],
 }
 
-const STATE_FROM: u32 = 24;
-const FLAGS_FROM: u32 = 28;
+const FLAGS_FROM: u32 = 24;
+const STATE_FROM: u32 = 25;
 
-/// What else is known of a flow.
+/// What else is known of a flow: below its state what every packet may ignore, above it what none may, so that state and those
+/// together are the number of a state that there is if there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Flags(u8);
 
@@ -58,9 +59,11 @@ impl Flags {
     /// The source was replaced by the node's own address.
     pub(crate) const MASQUERADED: Self = Self(1);
     /// The backend may no longer serve it: replies are dropped, the client's next packet chooses anew.
-    pub(crate) const STALE: Self = Self(2);
+    pub(crate) const STALE: Self = Self(1 << 5);
     /// The client's packets go to the backend as they are.
-    pub(crate) const DIRECT: Self = Self(4);
+    pub(crate) const DIRECT: Self = Self(1 << 6);
+
+    const ALL: u8 = Self::MASQUERADED.with(Self::STALE).with(Self::DIRECT).0;
 
     /// Whether any of those is set.
     pub(crate) const fn has(self, flags: Self) -> bool {
@@ -100,16 +103,16 @@ impl Entry {
         State::from_u8((self.label >> STATE_FROM & 15) as u8)
     }
 
-    /// Where it stands after this packet; `None` if it is free, or if the packet ends it.
+    /// Where it stands after this packet; `None` if it is free, stale or direct, or if the packet ends it.
     #[inline(always)]
     pub(crate) fn next(&self, signal: Signal, direction: Direction) -> Option<State> {
-        State::next_of((self.label >> STATE_FROM & 15) as u8, signal, direction)
+        State::next_of((self.label >> STATE_FROM) as u8, signal, direction)
     }
 
-    /// Whether it stands there.
+    /// Whether it stands there, and is neither stale nor direct.
     #[inline(always)]
     pub(crate) fn is_in(&self, state: State) -> bool {
-        self.label >> STATE_FROM & 15 == state as u32
+        self.label >> STATE_FROM == state as u32
     }
 
     pub(super) fn set_state(&mut self, state: State) {
@@ -123,7 +126,7 @@ impl Entry {
 
     #[inline(always)]
     pub(crate) fn flags(&self) -> Flags {
-        Flags((self.label >> FLAGS_FROM) as u8)
+        Flags((self.label >> FLAGS_FROM) as u8 & Flags::ALL)
     }
 
     pub(crate) fn flag(&mut self, flag: Flags) {
@@ -195,9 +198,10 @@ impl WideEntry {
 
     /// Asks for both of its lines, ahead of their being read.
     #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        prefetch(&self.entry);
-        prefetch(&self.addresses);
+    pub(super) fn prefetch(this: *const Self) {
+        let lines: *const Entry = this.cast();
+        prefetch(lines);
+        prefetch(lines.wrapping_add(1));
     }
 }
 

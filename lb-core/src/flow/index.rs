@@ -6,11 +6,13 @@
 //! to its first bucket while there is room, and a bucket knows how many of its keys are in their second ones: nearly
 //! always none, so most look-ups touch one line, those of keys that are not there as well.
 
+use core::num::NonZeroU8;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::Direction;
 use crate::memory::Block;
-use crate::prefetch::prefetch;
+use crate::processor::{equal, prefetch};
 
 /// Keys in a bucket.
 const WAYS: usize = 8;
@@ -18,8 +20,8 @@ const WAYS: usize = 8;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Bucket {
-    /// Four tags a word, from the lowest bits up, those of the even ways in the first; 0 where a way is free.
-    tags: [u64; 2],
+    /// 0 where a way is free.
+    tags: [u16; WAYS],
     /// Which flow, and in the lowest bit which of its keys.
     names: [u32; WAYS],
     /// How many keys whose first bucket this is are in their second.
@@ -29,9 +31,9 @@ pub(super) struct Bucket {
     reserved: u64,
 }
 
-/// Which ways of a bucket have something: the highest bit of a byte for each.
+/// Which ways of a bucket have something: a bit each, from the lowest up.
 #[derive(Clone, Copy)]
-struct Ways(u64);
+struct Ways(u8);
 
 /// A key of a flow, as the index names it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,14 +68,20 @@ impl Name {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Spot {
     bucket: u32,
-    tag: u16,
+    /// The tag in its lower half: of 32 bits, so that spots are cleared and kept as whole words.
+    word: u32,
 }
 
 impl Spot {
+    #[inline(always)]
+    const fn tag(self) -> u16 {
+        self.word as u16
+    }
+
     /// One of 512 bits, by which most spots differ: which of eight words, and which of its bits.
     #[inline(always)]
     pub(crate) const fn bit(self) -> (usize, u64) {
-        ((self.tag >> 1 & 7) as usize, 1 << (self.tag >> 4 & 63))
+        ((self.word >> 1 & 7) as usize, 1 << (self.word >> 4 & 63))
     }
 }
 
@@ -97,7 +105,7 @@ impl<'m> Index<'m> {
     pub(super) fn spot(&self, hash: u64) -> Spot {
         // Multiply-shift maps 32 hash bits onto any number of buckets. The tag has eight of them, and seven below.
         let bucket = ((hash >> 32) * self.buckets.len() as u64) >> 32;
-        Spot { bucket: bucket as u32, tag: (hash >> 24) as u16 | 1 }
+        Spot { bucket: bucket as u32, word: (hash >> 24) as u32 | 1 }
     }
 
     /// The other bucket of a key: its own inverse for a given tag.
@@ -110,16 +118,15 @@ impl<'m> Index<'m> {
 
     /// Both buckets of a key.
     #[cfg(test)]
-    pub(super) fn both(&self, Spot { bucket, tag }: Spot) -> [usize; 2] {
-        [bucket as usize, self.other(bucket as usize, tag)]
+    pub(super) fn both(&self, spot: Spot) -> [usize; 2] {
+        let first = spot.bucket as usize;
+        [first, self.other(first, spot.tag())]
     }
 
     /// Asks for a key's first bucket, ahead of its being read.
     #[inline(always)]
     pub(super) fn prefetch(&self, spot: Spot) {
-        if let Some(bucket) = self.buckets.get(spot.bucket as usize) {
-            prefetch(bucket);
-        }
+        prefetch(self.buckets.as_ptr().wrapping_add(spot.bucket as usize));
     }
 
     /// Asks for the second of its buckets, if it may be there.
@@ -132,9 +139,10 @@ impl<'m> Index<'m> {
 
     /// The second bucket of a key, unless that key can only be in its first.
     #[inline(always)]
-    fn second_of(&self, Spot { bucket, tag }: Spot) -> Option<usize> {
-        let first = self.buckets.get(bucket as usize)?;
-        if first.astray == 0 { None } else { Some(self.other(bucket as usize, tag)) }
+    fn second_of(&self, spot: Spot) -> Option<usize> {
+        let at = spot.bucket as usize;
+        let first = self.buckets.get(at)?;
+        if first.astray == 0 { None } else { Some(self.other(at, spot.tag())) }
     }
 
     /// Whether the cache has all of it anyhow.
@@ -146,41 +154,40 @@ impl<'m> Index<'m> {
 
     /// A name that a key of this spot may have by its first bucket: nearly always the one that it has, if it is there.
     #[inline(always)]
-    pub(super) fn first(&self, spot: Spot) -> Name {
-        self.any(spot.bucket as usize, spot.tag)
+    pub(super) fn first(&self, spot: Spot) -> Option<Name> {
+        self.any(spot.bucket as usize, spot.tag())
     }
 
     /// The same by its second bucket.
     #[inline(always)]
-    pub(super) fn second(&self, spot: Spot) -> Name {
-        self.second_of(spot).map_or(Name::NONE, |second| self.any(second, spot.tag))
+    pub(super) fn second(&self, spot: Spot) -> Option<Name> {
+        self.any(self.second_of(spot)?, spot.tag())
     }
 
     #[inline(always)]
-    fn any(&self, at: usize, tag: u16) -> Name {
-        let name = self.buckets.get(at).and_then(|bucket| bucket.names.get(bucket.equal(tag).first()?));
-        name.copied().map_or(Name::NONE, Name)
+    fn any(&self, at: usize, tag: u16) -> Option<Name> {
+        let Bucket { tags, names, .. } = self.buckets.get(at)?;
+        names.get(Ways(equal(tags, tag)).next()?).copied().map(Name)
     }
 
     /// The name of the first key at this spot for which `is` holds.
     #[inline]
     pub(super) fn find(&self, spot: Spot, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
-        let Spot { bucket, tag } = spot;
-        let found = self.buckets.get(bucket as usize)?.find(tag, &mut is);
-        found.or_else(|| self.buckets.get(self.second_of(spot)?)?.find(tag, &mut is))
+        let found = self.buckets.get(spot.bucket as usize)?.find(spot.tag(), &mut is);
+        found.or_else(|| self.buckets.get(self.second_of(spot)?)?.find(spot.tag(), &mut is))
     }
 
     /// Whether no key of this spot is here, told by tags alone: it may be untrue where it says no.
     #[inline(always)]
     pub(super) fn lacks(&self, spot: Spot) -> bool {
-        let lacks = |at: usize| self.buckets.get(at).is_none_or(|bucket| !bucket.has(spot.tag));
+        let lacks = |at: usize| self.buckets.get(at).is_none_or(|bucket| !bucket.has(spot.tag()));
         lacks(spot.bucket as usize) && self.second_of(spot).is_none_or(lacks)
     }
 
     /// Adds a key; false if neither bucket has a way free nor can make one.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(super) fn insert(&mut self, Spot { bucket, tag }: Spot, name: Name) -> bool {
-        let first = bucket as usize;
+    pub(super) fn insert(&mut self, spot: Spot, name: Name) -> bool {
+        let (first, tag) = (spot.bucket as usize, spot.tag());
         self.put(first, tag, name, false) || self.insert_aside(first, tag, name)
     }
 
@@ -197,7 +204,7 @@ impl<'m> Index<'m> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn put(&mut self, at: usize, tag: u16, name: Name, guest: bool) -> bool {
         let Some(bucket) = self.buckets.get_mut(at) else { return false };
-        let Some(way) = bucket.equal(0).first() else { return false };
+        let Some(way) = bucket.ways(0).next() else { return false };
         bucket.set(way, tag, name);
         if guest {
             bucket.guests |= 1 << way;
@@ -253,8 +260,8 @@ impl<'m> Index<'m> {
     }
 
     /// Removes a key.
-    pub(super) fn remove(&mut self, Spot { bucket, tag }: Spot, name: Name) {
-        let first = bucket as usize;
+    pub(super) fn remove(&mut self, spot: Spot, name: Name) {
+        let (first, tag) = (spot.bucket as usize, spot.tag());
         let second = self.other(first, tag);
         for at in [first, second] {
             let Some(bucket) = self.buckets.get(at) else { continue };
@@ -268,39 +275,25 @@ impl<'m> Index<'m> {
 }
 
 impl Bucket {
-    /// The ways that have this tag, all eight compared at once. The first has it; one behind may have the next tag, or be free.
+    /// The ways that have this tag, all eight compared at once.
     #[inline(always)]
-    fn equal(&self, tag: u16) -> Ways {
-        const ONES: u64 = 0x0001_0001_0001_0001;
-        const HIGHEST: u64 = 0x8000 * ONES;
-        let tag = u64::from(tag) * ONES;
-        // The highest bit of the lowest lane of 16 that is 0, and of none below (Warren, "Hacker's Delight", §6-1).
-        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
-        let [one, other] = self.tags;
-        Ways((zero(one ^ tag) & HIGHEST) >> 8 | zero(other ^ tag) & HIGHEST)
-    }
-
-    /// The ways that have this tag, and no other: a free one, whose name is that of a flow, may be told by `equal` too.
-    #[inline(always)]
-    fn ways(&self, tag: u16) -> impl Iterator<Item = usize> {
-        self.equal(tag).filter(move |way| self.tag(*way) == tag)
+    fn ways(&self, tag: u16) -> Ways {
+        Ways(equal(&self.tags, tag))
     }
 
     /// Whether any way has this tag.
     #[inline(always)]
     fn has(&self, tag: u16) -> bool {
-        self.equal(tag).0 != 0
+        self.ways(tag).0 != 0
     }
 
     fn tag(&self, way: usize) -> u16 {
-        self.tags.get(way % 2).map_or(0, |word| (word >> (way / 2 * 16)) as u16)
+        self.tags.get(way).copied().unwrap_or(0)
     }
 
     fn set(&mut self, way: usize, tag: u16, name: Name) {
-        let shift = way / 2 * 16;
-        if let (Some(word), Some(slot)) = (self.tags.get_mut(way % 2), self.names.get_mut(way)) {
-            *word = *word & !(0xffff << shift) | u64::from(tag) << shift;
-            *slot = name.0;
+        if let (Some(own), Some(slot)) = (self.tags.get_mut(way), self.names.get_mut(way)) {
+            (*own, *slot) = (tag, name.0);
         }
     }
 
@@ -310,24 +303,14 @@ impl Bucket {
     }
 }
 
-impl Ways {
-    #[inline(always)]
-    fn first(mut self) -> Option<usize> {
-        self.next()
-    }
-}
-
 impl Iterator for Ways {
     type Item = usize;
 
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        if self.0 == 0 {
-            return None;
-        }
-        let way = self.0.trailing_zeros() / 8;
+        let ways = NonZeroU8::new(self.0)?;
         self.0 &= self.0 - 1;
-        Some(way as usize)
+        Some(ways.trailing_zeros() as usize)
     }
 }
 
@@ -374,13 +357,12 @@ mod tests {
         }
     }
 
-    /// Tags are compared by a sum whose borrow takes a way behind one of tag 1 for another of them, where that is free.
     #[test]
-    fn a_free_way_is_not_taken_for_a_key() {
+    fn keys_of_one_tag_are_all_asked_for_and_free_ways_are_not() {
         let mut memory = vec![Block::ZERO; 1];
         let mut index = Index::new(&mut memory);
         let hash = 0;
-        assert_eq!(index.spot(hash).tag, 1);
+        assert_eq!(index.spot(hash).tag(), 1);
         for (tag, name) in [(1, 5), (3, 6), (5, 7), (7, 8), (1, 0)] {
             assert!(index.put(0, tag, Name(name), false));
         }
@@ -415,7 +397,7 @@ mod tests {
                 index.remove(index.spot(hash), name(i));
                 assert!(index.find(index.spot(hash), |found| found == name(i)).is_none());
             }
-            let nothing = |bucket: &Bucket| (bucket.tags, bucket.astray, bucket.guests) == ([0; 2], 0, 0);
+            let nothing = |bucket: &Bucket| (bucket.tags, bucket.astray, bucket.guests) == ([0; WAYS], 0, 0);
             assert!(index.buckets.iter().all(nothing));
         }
     }

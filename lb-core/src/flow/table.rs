@@ -11,7 +11,7 @@ use super::loads::Loads;
 use super::{Direction, Flags, Flow, FlowId, State};
 use crate::hash::TupleHash;
 use crate::memory::Block;
-use crate::prefetch::prefetch;
+use crate::processor::{ASKS, prefetch};
 use crate::time::Instant;
 use crate::tuple::Family;
 use crate::tuple::packed::Packed;
@@ -134,23 +134,20 @@ impl<'m> FlowTable<'m> {
 
     /// The name that a tuple of this spot has, if it has one: to be believed by [`Self::known`] alone.
     #[inline(always)]
-    pub(crate) fn candidate(&self, spot: Spot) -> Name {
-        match self.index.first(spot) {
-            Name::NONE => self.index.second(spot),
-            name => name,
-        }
+    pub(crate) fn candidate(&self, spot: Spot) -> Option<Name> {
+        self.index.first(spot).or_else(|| self.index.second(spot))
     }
 
     /// The name that a tuple of this spot has in its first bucket, where nearly all are; in either if that costs no wait.
     #[inline(always)]
-    pub(crate) fn likely(&self, spot: Spot) -> Name {
+    pub(crate) fn likely(&self, spot: Spot) -> Option<Name> {
         if self.is_small() { self.candidate(spot) } else { self.index.first(spot) }
     }
 
     /// The name that it has where [`likely`](Self::likely) did not look.
     #[inline(always)]
-    pub(crate) fn unlikely(&self, spot: Spot) -> Name {
-        if self.is_small() { Name::NONE } else { self.index.second(spot) }
+    pub(crate) fn unlikely(&self, spot: Spot) -> Option<Name> {
+        if self.is_small() { None } else { self.index.second(spot) }
     }
 
     /// Asks for a tuple's second bucket.
@@ -169,8 +166,8 @@ impl<'m> FlowTable<'m> {
     #[inline(always)]
     pub(crate) fn prefetch_entry(&self, name: Name) {
         match name.flow().checked_sub(self.v4.len() as u32) {
-            None => self.v4.get(name.flow() as usize).map_or((), prefetch),
-            Some(wide) => self.v6.get(wide as usize).map_or((), WideEntry::prefetch),
+            None => prefetch(self.v4.as_ptr().wrapping_add(name.flow() as usize)),
+            Some(wide) => WideEntry::prefetch(self.v6.as_ptr().wrapping_add(wide as usize)),
         }
     }
 
@@ -334,6 +331,7 @@ impl<'m> FlowTable<'m> {
     }
 
     /// Notes a packet: the flow's state, and when it will be forgotten.
+    #[cold]
     pub(crate) fn touch(&mut self, id: FlowId, state: State, deadline: Ticks) {
         let Some(entry) = self.entry_mut(id) else { return };
         let Some(before) = entry.state() else { return };
@@ -387,18 +385,41 @@ impl<'m> FlowTable<'m> {
 
     /// Looks at the next `budget` entries and forgets the expired ones. Returns how many those were.
     pub(crate) fn expire(&mut self, now: Ticks, budget: usize) -> usize {
+        /// Entries whose buckets are asked for together: flows that began together often end together.
+        const TOGETHER: usize = 16;
         let (mut forgotten, mut left) = (0, budget.min(self.capacity() as usize));
+        let mut asked = 0_usize;
         while left > 0 {
             let (looked, expired) = self.look(now, left);
             left -= looked;
+            asked = asked.saturating_sub(looked);
             self.hand += looked as u32 - 1;
             if expired {
+                if asked == 0 {
+                    asked = TOGETHER.min(left + 1);
+                    self.prefetch_ends(now, asked);
+                }
                 self.remove(FlowId(self.hand));
                 forgotten += 1;
             }
             self.advance();
         }
         forgotten
+    }
+
+    /// Asks for the buckets of those flows that are over among as many entries from the hand on.
+    fn prefetch_ends(&self, now: Ticks, count: usize) {
+        if !ASKS {
+            return;
+        }
+        for flow in (0..count as u32).map(|ahead| FlowId(self.hand.wrapping_add(ahead))) {
+            if self.entry(flow).is_some_and(|entry| entry.state().is_some() && entry.is_expired(now))
+                && let Some((original, reply)) = self.tuples(flow)
+            {
+                self.prefetch_bucket(self.spot(&original));
+                self.prefetch_bucket(self.spot(&reply));
+            }
+        }
     }
 
     /// Looks at entries from the hand on, as far as it need not jump, at most `count` of them and at least one, until one is

@@ -9,6 +9,10 @@
 
 use core::ops::{Add, AddAssign};
 
+use bytemuck::must_cast;
+
+use super::Checksum;
+
 /// What replacing some 16-bit words by others adds to their ones'-complement sum: the sum of every new
 /// word and the complement of every old one, not folded yet.
 ///
@@ -79,7 +83,7 @@ impl AddAssign for Delta {
 ///
 /// A sum of words whose bytes are all turned around is the sum turned around (RFC 1071 §2 (B)), so that
 /// checksums are updated as they lie in the packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change(pub(crate) u16);
 
 impl Change {
@@ -89,12 +93,15 @@ impl Change {
         Self(fold(sum))
     }
 
-    /// What putting the old words back adds: the complement. Never 0, as no folded sum of some words is. Not a
-    /// branch either way.
+    /// Of each of these, what putting the old words back adds if they are `undone`: the complement. Not a branch either way.
+    ///
+    /// Of a change that comes to nothing the complement is 0, as no folded sum of some words is. It leaves every checksum as it
+    /// is, and so does the change itself but for the form of zero that nobody computes: 0xffff, or of partial sums 0.
     #[inline(always)]
-    pub(crate) const fn undone_if(self, undone: bool) -> Self {
-        let sum = self.0 ^ (undone as u16).wrapping_neg();
-        Self(if sum == 0 { 0xffff } else { sum })
+    pub(crate) fn undone_if(undone: bool, changes: [Self; 2]) -> [Self; 2] {
+        let word: u32 = must_cast(changes.map(|Self(sum)| sum));
+        let sums: [u16; 2] = must_cast(word ^ u32::from(undone).wrapping_neg());
+        sums.map(Self)
     }
 
     /// As [`Delta::update`].
@@ -115,9 +122,17 @@ impl Change {
         }
     }
 
+    /// Updates a transport checksum that hardware is to complete.
+    #[cold]
+    pub(super) fn update_incomplete(self, field: &mut [u8; 2], state: &Checksum) {
+        if *state == Checksum::Partial {
+            *field = self.update_partial(*field);
+        }
+    }
+
     /// As [`Delta::update_partial`].
     #[inline(always)]
-    pub(super) const fn update_partial(self, sum: [u8; 2]) -> [u8; 2] {
+    const fn update_partial(self, sum: [u8; 2]) -> [u8; 2] {
         self.added(u16::from_le_bytes(sum)).to_le_bytes()
     }
 
@@ -201,7 +216,8 @@ mod tests {
                     (Change::from(delta), Change::from(Delta::word(u16::to_be_bytes(new), u16::to_be_bytes(old))));
                 assert_eq!(change.update(before), after, "{rest:#x} {old:#x} {new:#x}");
                 assert_eq!(change.update_udp(udp(before)), udp(after), "{rest:#x} {old:#x} {new:#x}");
-                assert_eq!(change.undone_if(true).update(after), undone.update(after), "{rest:#x} {old:#x} {new:#x}");
+                let [back, there] = [true, false].map(|undone| Change::undone_if(undone, [change; 2])[1]);
+                assert_eq!((back.update(after), there), (undone.update(after), change), "{rest:#x} {old:#x} {new:#x}");
                 let sum = fold(u64::from(rest) + u64::from(old)).to_be_bytes();
                 assert_eq!(change.update_partial(sum), delta.update_partial(sum));
                 assert_eq!(

@@ -7,7 +7,7 @@
 use super::bytes::{put_u16, put_u32, put_u128, u16_at, u32_at, u128_at};
 use super::segment::VipClass;
 use crate::hash::AddressHash;
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 use crate::tuple::{Address, Protocol};
 
 /// Bytes of an entry.

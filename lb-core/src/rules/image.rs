@@ -14,7 +14,7 @@ use super::directory::{self, ENTRY, Hash, Question};
 use super::node::NodeRules;
 use super::segment::{Segment, Vip, VipClass};
 use crate::hash::Key;
-use crate::prefetch;
+use crate::processor;
 
 pub(crate) const MAGIC: [u8; 8] = *b"lb-rules";
 /// The version of the image format: raised when the meaning of any byte changes; the engine reads its own only.
@@ -198,7 +198,7 @@ impl<'i> Image<'i> {
 
     /// Asks for what checking a slot will read of the directory, which lies all over it.
     fn ask_for(&self, slot: &Slot, hash: &Hash) {
-        if !prefetch::ASKS {
+        if !processor::ASKS {
             return;
         }
         directory::ask_for(self.directory, hash, Question::Segment(slot.id));

@@ -20,7 +20,7 @@ use directory::{Claims, ENTRY, Hash, Question};
 use image::{Image, LINE, SLOT, Slot};
 use screen::Screen;
 
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 use crate::tuple::{Address, Protocol};
 
 pub use apply::{ApplyError, Space};
@@ -208,7 +208,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         /// As much as lies before the Vips of most.
         const BEGINNING: usize = 192;
         let segment = self.memory.as_ref().get(self.parts.segments + owner.start()..).unwrap_or_default();
-        segment.iter().take(BEGINNING).step_by(64).for_each(prefetch);
+        segment.iter().take(BEGINNING).step_by(64).for_each(|byte| prefetch(byte));
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]

@@ -8,8 +8,8 @@ use super::{Address, Family, Protocol, Tuple};
 pub(crate) struct Packed {
     /// Source, then destination: 4 bytes each in the first word (IPv4), or 16 each in all four (IPv6).
     pub(crate) addresses: [u64; 4],
-    /// [`Self::ports`], and above them [`Self::label`]: one word, as it is hashed as soon as it is made.
-    rest: u64,
+    ports: u32,
+    label: u32,
     pub(crate) family: Family,
 }
 
@@ -26,36 +26,30 @@ impl Packed {
     /// The tuple of these words.
     #[inline(always)]
     pub(crate) const fn new(family: Family, addresses: [u64; 4], ports: u32, label: u32) -> Self {
-        Self { addresses, rest: ports as u64 | (label as u64) << 32, family }
+        Self { addresses, ports, label, family }
     }
 
     /// Source, then destination port.
     #[inline(always)]
     pub(crate) const fn ports(&self) -> u32 {
-        self.rest as u32
+        self.ports
     }
 
     /// What [`label`] makes of protocol and zone.
     #[inline(always)]
     pub(crate) const fn label(&self) -> u32 {
-        (self.rest >> 32) as u32
-    }
-
-    /// All words but those of addresses.
-    #[inline(always)]
-    pub(crate) const fn rest(&self) -> u64 {
-        self.rest
+        self.label
     }
 
     /// Whether they are the same, both of this family.
     #[inline(always)]
     pub(crate) fn is(&self, other: &Self) -> bool {
         let [[a, b, c, d], [e, f, g, h]] = [self.addresses, other.addresses];
-        let rest = match self.family {
+        let longer = match self.family {
             Family::V4 => 0,
             Family::V6 => (b ^ f) | (c ^ g) | (d ^ h),
         };
-        (a ^ e) | (self.rest ^ other.rest) | rest == 0
+        (a ^ e) | longer == 0 && (self.ports ^ other.ports) | (self.label ^ other.label) == 0
     }
 
     /// The same, said to be of the family that it is of: from there on the compiler knows it.

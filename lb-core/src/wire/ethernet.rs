@@ -23,14 +23,15 @@ struct Tag {
     ether_type: [u8; 2],
 }
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
+// As numbers of the machine's own order, so that none is turned around.
+const IPV4: u16 = u16::from_ne_bytes([0x08, 0x00]);
+const IPV6: u16 = u16::from_ne_bytes([0x86, 0xdd]);
 /// 802.1Q.
-const CUSTOMER_TAG: u16 = 0x8100;
+const CUSTOMER_TAG: u16 = u16::from_ne_bytes([0x81, 0x00]);
 /// 802.1ad.
-const SERVICE_TAG: u16 = 0x88a8;
+const SERVICE_TAG: u16 = u16::from_ne_bytes([0x88, 0xa8]);
 /// What double tagging used before 802.1ad.
-const OLD_SERVICE_TAG: u16 = 0x9100;
+const OLD_SERVICE_TAG: u16 = u16::from_ne_bytes([0x91, 0x00]);
 
 /// Outer and inner tag; a frame with more is not looked into.
 const MAX_TAGS: usize = 2;
@@ -39,14 +40,14 @@ const MAX_TAGS: usize = 2;
 #[inline(always)]
 pub(super) fn read(data: &[u8]) -> Result<Option<(Family, usize)>, Malformed> {
     let header: &Header = view(data, 0).ok_or(Malformed::Truncated)?;
-    let (mut ether_type, mut at) = (u16::from_be_bytes(header.ether_type), size_of::<Header>());
+    let (mut ether_type, mut at) = (u16::from_ne_bytes(header.ether_type), size_of::<Header>());
     for left in (0..=MAX_TAGS).rev() {
         match ether_type {
             IPV4 => return Ok(Some((Family::V4, at))),
             IPV6 => return Ok(Some((Family::V6, at))),
             CUSTOMER_TAG | SERVICE_TAG | OLD_SERVICE_TAG if left > 0 => {
                 let tag: &Tag = view(data, at).ok_or(Malformed::Truncated)?;
-                ether_type = u16::from_be_bytes(tag.ether_type);
+                ether_type = u16::from_ne_bytes(tag.ether_type);
                 at += size_of::<Tag>();
             }
             _ => break,

@@ -6,7 +6,7 @@
 
 use bytemuck::{AnyBitPattern, must_cast};
 
-use super::{Link, TcpFlags, ethernet, ipv4, ipv6, tcp, udp};
+use super::{Link, ethernet, ipv4, ipv6, tcp, udp};
 use crate::tuple::packed::{Packed, label};
 use crate::tuple::{Family, Protocol};
 
@@ -16,10 +16,19 @@ pub(crate) struct Plain {
     pub(crate) tuple: Packed,
     /// Where the IP header begins. The transport header follows it, at its fixed length.
     pub(crate) network: u16,
+    /// Of TCP its five lowest flags, of UDP [`DATAGRAM`].
+    pub(crate) signs: u8,
+}
+
+/// What says in the place of flags that it is of UDP.
+pub(crate) const DATAGRAM: u8 = 1 << 5;
+
+impl Plain {
     /// Whether it is of TCP, and not of UDP.
-    pub(crate) tcp: bool,
-    /// Of TCP its flags, of UDP none.
-    pub(crate) flags: TcpFlags,
+    #[inline(always)]
+    pub(crate) const fn is_tcp(&self) -> bool {
+        self.signs < DATAGRAM
+    }
 }
 
 /// Reads a plain packet; `None` if it is not one.
@@ -46,51 +55,45 @@ pub(crate) fn read_and<T>(data: &[u8], link: Link, zone: u16, then: impl FnOnce(
             let (header, payload) = split::<ipv4::Header>(packet)?;
             let whole = u16::from_be_bytes(header.fragment) & ipv4::FRAGMENT == 0;
             (whole && header.version_length == ipv4::PLAIN).then_some(())?;
-            let total = match u16::from_be_bytes(header.total_length) {
-                0 => packet.len(),
-                total => usize::from(total),
-            };
+            // One of 0, which hardware is to fill in, is too short for any header, and so is not plain.
+            let total = u16::from_be_bytes(header.total_length).into();
             let addresses = [u64::from_le_bytes(must_cast([header.source, header.destination])), 0, 0, 0];
-            let (ports, tcp, flags) = transport(header.protocol, payload, size_of_val(header), total)?;
+            let (ports, signs) = transport(header.protocol, payload, size_of_val(header), total)?;
             let tuple = Packed::new(family, addresses, ports, label(header.protocol, zone));
-            Some(then(Plain { tuple, network: network as u16, tcp, flags }))
+            Some(then(Plain { tuple, network: network as u16, signs }))
         }
         Family::V6 => {
             let (header, payload) = split::<ipv6::Header>(packet)?;
             let [version, ..] = header.version_flow;
             let words: [[u8; 8]; 4] = must_cast([header.source, header.destination]);
-            let addresses @ [a, b, c, d] = words.map(u64::from_le_bytes);
-            let mapped = |one: u64, other: u64| one == 0 && other as u32 == u32::from_le_bytes([0, 0, 0xff, 0xff]);
-            (version >> 4 == 6 && !mapped(a, b) && !mapped(c, d)).then_some(())?;
-            let length = match u16::from_be_bytes(header.payload_length) {
-                0 => payload.len(),
-                length => usize::from(length),
-            };
-            let (ports, tcp, flags) = transport(header.next, payload, 0, length)?;
+            let addresses @ [source, _, destination, _] = words.map(u64::from_le_bytes);
+            // An address whose first half is 0 may be a mapped one.
+            (version >> 4 == 6 && source != 0 && destination != 0).then_some(())?;
+            let length = u16::from_be_bytes(header.payload_length).into();
+            let (ports, signs) = transport(header.next, payload, 0, length)?;
             let tuple = Packed::new(family, addresses, ports, label(header.next, zone));
-            Some(then(Plain { tuple, network: network as u16, tcp, flags }))
+            Some(then(Plain { tuple, network: network as u16, signs }))
         }
     }
 }
 
-/// Ports, whether it is of TCP, and its flags, of a payload that with what is `before` it is this long by the IP header.
+/// Ports and [`Plain::signs`] of a payload that with what is `before` it is this long by the IP header.
 #[inline(always)]
-fn transport(protocol: u8, payload: &[u8], before: usize, length: usize) -> Option<(u32, bool, TcpFlags)> {
+fn transport(protocol: u8, payload: &[u8], before: usize, length: usize) -> Option<(u32, u8)> {
     match Protocol(protocol) {
         Protocol::TCP => {
             let (header, _) = split::<tcp::Header>(payload)?;
             let own = usize::from(header.data_offset >> 4) * 4;
             (own >= size_of_val(header) && before + own <= length).then_some(())?;
             let ports = u32::from_le_bytes(must_cast([header.source_port, header.destination_port]));
-            Some((ports, true, TcpFlags(header.flags)))
+            Some((ports, header.flags % DATAGRAM))
         }
         Protocol::UDP => {
             let (header, _) = split::<udp::Header>(payload)?;
             let own = usize::from(u16::from_be_bytes(header.length));
-            let fits = own == 0 || own >= size_of_val(header) && before + own <= length;
-            (fits && before + size_of_val(header) <= length).then_some(())?;
+            (own >= size_of_val(header) && before + own <= length).then_some(())?;
             let ports = u32::from_le_bytes(must_cast([header.source_port, header.destination_port]));
-            Some((ports, false, TcpFlags::default()))
+            Some((ports, DATAGRAM))
         }
         _ => None,
     }

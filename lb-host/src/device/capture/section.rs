@@ -23,14 +23,17 @@ pub enum Direction {
 
 /// Writes a pcapng section with interfaces of any names.
 pub struct Section<W: Write> {
-    blocks: PcapNgWriter<W>,
+    inner: W,
+    /// Whole blocks that `inner` was not given yet.
+    blocks: PcapNgWriter<Vec<u8>>,
     interfaces: u32,
-    /// The block of a packet.
-    block: Vec<u8>,
 }
 
+/// Octets of blocks that are written together.
+const TOGETHER: usize = 256 << 10;
+
 impl<W: Write> Section<W> {
-    /// Begins a section. There is a write a block: hand in something buffered.
+    /// Begins a section. Blocks are written many at a time, the last ones by [`Section::finish`].
     pub fn new(inner: W) -> io::Result<Self> {
         let section = SectionHeaderBlock {
             // Not the machine's own order, so that the same input gives the same bytes everywhere.
@@ -38,8 +41,8 @@ impl<W: Write> Section<W> {
             options: vec![SectionHeaderOption::UserApplication("lb".into())],
             ..Default::default()
         };
-        let blocks = PcapNgWriter::with_section_header(inner, section).map_err(written)?;
-        Ok(Self { blocks, interfaces: 0, block: Vec::new() })
+        let blocks = PcapNgWriter::with_section_header(Vec::new(), section).map_err(written)?;
+        Ok(Self { inner, blocks, interfaces: 0 })
     }
 
     /// Describes an interface, and gives its number.
@@ -69,50 +72,58 @@ impl<W: Write> Section<W> {
         // §4.3 wants it to be no less than what was captured.
         let original = record.original_length.max(captured);
 
-        // Put together here and written in one piece: the library's way is several times the work, for every packet.
+        // Put together here: the library's way is several times the work, for every packet.
         let time = [(time >> 32) as u32, time as u32];
         let head = [ENHANCED_PACKET_BLOCK, 0, interface, time[0], time[1], captured, original];
-        self.block.clear();
-        self.block.extend_from_slice(head.map(u32::to_le_bytes).as_flattened());
-        self.block.extend_from_slice(record.data);
-        self.pad();
+        let blocks = self.blocks.get_mut();
+        let begin = blocks.len();
+        blocks.extend_from_slice(head.map(u32::to_le_bytes).as_flattened());
+        padded(blocks, record.data);
         if !comment.is_empty() {
             const OPT_COMMENT: u16 = 1;
             let comment = &comment[..comment.floor_char_boundary(u16::MAX.into())];
-            self.option(OPT_COMMENT, comment.as_bytes());
+            option(blocks, OPT_COMMENT, comment.as_bytes());
         }
         if let Some(direction) = direction {
             const EPB_FLAGS: u16 = 2;
-            self.option(EPB_FLAGS, &(direction as u32).to_le_bytes());
+            option(blocks, EPB_FLAGS, &(direction as u32).to_le_bytes());
         }
         if !comment.is_empty() || direction.is_some() {
-            self.block.extend_from_slice(&[0; 4]); // opt_endofopt
+            blocks.extend_from_slice(&[0; 4]); // opt_endofopt
         }
         // §3.1: a block's length stands at both of its ends.
-        let length = u32::try_from(self.block.len() + 4).map_err(too_long)?.to_le_bytes();
-        self.block[4..8].copy_from_slice(&length);
-        self.block.extend_from_slice(&length);
-        self.blocks.get_mut().write_all(&self.block)
+        let length = u32::try_from(blocks.len() - begin + 4).map_err(too_long)?.to_le_bytes();
+        blocks[begin + 4..begin + 8].copy_from_slice(&length);
+        blocks.extend_from_slice(&length);
+        if blocks.len() >= TOGETHER { self.write_out() } else { Ok(()) }
     }
 
     /// Hands back what was written to, flushed.
-    pub fn finish(self) -> io::Result<W> {
-        let mut inner = self.blocks.into_inner();
-        inner.flush()?;
-        Ok(inner)
+    pub fn finish(mut self) -> io::Result<W> {
+        self.write_out()?;
+        self.inner.flush()?;
+        Ok(self.inner)
     }
 
-    /// An option of at most 65,535 bytes.
-    fn option(&mut self, code: u16, value: &[u8]) {
-        self.block.extend_from_slice(&code.to_le_bytes());
-        self.block.extend_from_slice(&(value.len() as u16).to_le_bytes());
-        self.block.extend_from_slice(value);
-        self.pad();
+    fn write_out(&mut self) -> io::Result<()> {
+        let blocks = self.blocks.get_mut();
+        let written = self.inner.write_all(blocks);
+        blocks.clear();
+        written
     }
+}
 
-    fn pad(&mut self) {
-        self.block.resize(self.block.len().next_multiple_of(4), 0);
-    }
+/// An option of at most 65,535 bytes.
+fn option(blocks: &mut Vec<u8>, code: u16, value: &[u8]) {
+    let [code, length] = [code, value.len() as u16].map(u16::to_le_bytes);
+    blocks.extend_from_slice([code, length].as_flattened());
+    padded(blocks, value);
+}
+
+/// These, and nothing up to a multiple of four.
+fn padded(blocks: &mut Vec<u8>, bytes: &[u8]) {
+    blocks.extend_from_slice(bytes);
+    blocks.extend_from_slice(&[0; 3][..bytes.len().wrapping_neg() % 4]);
 }
 
 fn written(error: PcapNgWriteError) -> io::Error {

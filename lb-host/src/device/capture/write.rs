@@ -35,7 +35,7 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a section. There is a write a block: hand in something buffered.
+    /// Begins a section. Blocks are written many at a time, the last ones by [`Writer::finish`].
     pub fn new(inner: W) -> io::Result<Self> {
         Ok(Self { section: Section::new(inner)?, link_types: Vec::new() })
     }
