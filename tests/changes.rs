@@ -5,7 +5,7 @@ mod common;
 use common::cluster::{both, node, service, slice, web};
 use common::frames::frame;
 use common::lab::Lab;
-use lb_core::control::{Control, EmptyUdp, Node, Proxy, TrafficPolicy};
+use lb_core::control::{Control, EmptyUdp, Mode, Node, Proxy, TrafficPolicy};
 use lb_core::{RuleTable, Verdict};
 
 const CLIENT: &str = "10.244.2.9:40000";
@@ -49,6 +49,14 @@ const CHANGES: &[Change] = &[
         empty_udp: EmptyUdp::Keep,
         change: |lab| endpoints(lab, &["10.244.2.3 node-b"]),
         udp: MOVES,
+        tcp: TCP_STAYS,
+        counted: (1, 0),
+    },
+    Change {
+        name: "the backend listens on another port (§11.5)",
+        empty_udp: EmptyUdp::Keep,
+        change: |lab| lab.control.put_slice(slice("web", &["tcp:8081", "udp:5354"], &["10.244.1.2 node-a"])),
+        udp: ("stale-flow", "-> 10.244.2.9:40000 > 10.244.1.2:5354"),
         tcp: TCP_STAYS,
         counted: (1, 0),
     },
@@ -265,6 +273,25 @@ fn a_node_ports_flow_moves_whatever_the_address() {
     lab.update();
     assert_eq!(lab.kind("udp", from, "192.0.2.10:30053").to_string(), "pass");
     assert_eq!(lab.engine.flows().count(), 0);
+}
+
+/// One port of a Service goes, and its address is a Service's still.
+#[test]
+fn an_address_is_a_services_while_it_has_a_port() {
+    let nftables = Node { proxy: Proxy { mode: Mode::NFTABLES, ..node().proxy }, ..node() };
+    let mut lab = Lab::new(nftables, [web(&["10.244.1.2 node-a"])]);
+    let endpoints = || slice("web", &["tcp:8080"], &["10.244.1.2 node-a"]);
+    for (ports, tcp, udp) in [
+        (&["tcp:80"][..], "-> 10.244.2.9:40000 > 10.244.1.2:8080", "unmatched-port"),
+        (&["tcp:80", "udp:53"], "-> 10.244.2.9:40000 > 10.244.1.2:8080", "no-endpoints"),
+        (&["udp:53"], "unmatched-port", "no-endpoints"),
+        (&[], "unallocated-cluster-ip", "unallocated-cluster-ip"),
+    ] {
+        lab.put((service("web", "10.96.0.10", ports), endpoints()));
+        lab.now += 1_000_000; // past the last flow
+        assert_eq!(lab.kind("S", CLIENT, "10.96.0.10:80").to_string(), tcp, "{ports:?}");
+        assert_eq!(lab.kind("udp", CLIENT, VIP).to_string(), udp, "{ports:?}");
+    }
 }
 
 /// A Service that comes back may lie elsewhere among the rules, where another lies now that it had been.

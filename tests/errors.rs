@@ -11,10 +11,11 @@ use std::net::IpAddr;
 use common::cluster::{node, twins, web};
 use common::frames::{self, ETHERNET, check_checksums, frame, sliced};
 use common::lab::{Lab, SIZES};
+use etherparse::checksum::Sum16BitWords;
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{Icmpv4Type, Icmpv6Type, TransportSlice, icmpv6};
 use lb_core::control::{Mode, Node, Proxy};
-use lb_core::{Config, Link, Meta, Packet, RejectReason, Verdict};
+use lb_core::{Checksum, Config, Link, Meta, Packet, RejectReason, Verdict};
 
 const CLIENT: &str = "10.244.2.9:40000";
 const WEB: &str = "10.96.0.10:80";
@@ -200,6 +201,45 @@ fn an_error_says_nothing_about_the_flows_life() {
     assert!(matches!(told.verdict, Verdict::Forward { .. }));
     lab.now = 30_000;
     assert_eq!(lab.kind("udp", "10.244.1.2:5353", CLIENT).to_string(), "pass", "30 s after the last datagram");
+}
+
+/// What hardware is to finish: of ICMPv6 the field has the pseudo-header's part (RFC 4443 §2.3), of ICMP nothing.
+#[test]
+fn an_errors_checksum_left_to_hardware_keeps_its_part() {
+    for v6 in [false, true] {
+        let named = |text: &str| if v6 { twins(text) } else { text.to_owned() };
+        let part = |frame: &[u8]| {
+            let (source, destination) = frames::addresses(&sliced(frame, true));
+            let length = sliced(frame, true).ip_payload().unwrap().payload.len() as u16;
+            match (source, destination) {
+                (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                    let sum = Sum16BitWords::new().add_slice(&source.octets()).add_slice(&destination.octets());
+                    (!sum.add_2bytes(length.to_be_bytes()).add_2bytes([0, 58]).ones_complement()).to_ne_bytes()
+                }
+                _ => [0; 2],
+            }
+        };
+        let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+        let forwarded = lab.kind("udp", &named("203.0.113.5:40000"), &named("198.51.100.7:53")).frame;
+        let masquerade = frames::addresses(&sliced(&forwarded, true)).0.to_string();
+        let mut told = error(What::PortUnreachable, &named("10.244.1.2"), &masquerade, &forwarded, 8);
+        let field = ETHERNET + if v6 { 42 } else { 22 };
+        let partial = part(&told);
+        told[field..field + 2].copy_from_slice(&partial);
+        let sent = lab.send_as(&told, Meta { checksum: Checksum::Partial, ..Meta::default() });
+        assert!(matches!(sent.verdict, Verdict::Forward { .. }));
+        assert_eq!(sent.frame[field..field + 2], part(&sent.frame), "v6: {v6}");
+    }
+}
+
+/// What an endpoint that is none any more has to say of a datagram is nothing that its client could use.
+#[test]
+fn an_error_from_where_nobody_serves_is_stale() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    let forwarded = lab.kind("udp", CLIENT, "10.96.0.10:53").frame;
+    lab.put(web(&["10.244.2.3 node-b"]));
+    let told = lab.send(&error(What::PortUnreachable, "10.244.1.2", "10.244.2.9", &forwarded, 8));
+    assert_eq!(told.to_string(), "stale-flow");
 }
 
 #[test]

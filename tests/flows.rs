@@ -395,6 +395,44 @@ fn connect_other(lab: &mut Lab, v6: bool) -> Verdict {
     lab.kind("S", &named(CLIENT), &named(WEB)).verdict
 }
 
+/// A connection has both sides' word for it once the client confirmed; until then a flood of SYNs that a backend answers is one
+/// of newcomers among themselves, of whom the longest-standing goes first.
+#[test]
+fn half_open_connections_give_way_in_turn() {
+    let sizes = Sizes { v4_flows: 4, ..SIZES };
+    let mut lab = Lab::with(config(), sizes, node(), one_pod());
+    let client = |port: u16| format!("10.244.2.9:{port}");
+    for (newcomer, left) in
+        [(4, &[4][..]), (3, &[3, 4]), (2, &[2, 3, 4]), (1, &[1, 2, 3, 4]), (5, &[1, 2, 3, 5]), (6, &[1, 2, 5, 6])]
+    {
+        assert_eq!(lab.kind("S", &client(newcomer), WEB).to_string(), format!("-> {} > {POD}", client(newcomer)));
+        lab.kind("SA", POD, &client(newcomer));
+        assert_eq!(clients(&lab), left, "after {newcomer}");
+    }
+}
+
+/// A line a packet of a connection that is opened and closed in order: what it leaves the flow in, and for how many seconds
+/// (Linux' names and times, SEMANTICS §11.4).
+#[test]
+fn a_connection_from_its_first_packet_to_its_last() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    for (kind, is_reply, state, seconds) in [
+        ("S", false, State::SynSent, 120),
+        ("SA", true, State::SynReceived, 60),
+        ("A", false, State::Established, 86_400),
+        ("A", true, State::Established, 86_400),
+        ("FA", false, State::FinWait, 120),
+        ("A", true, State::CloseWait, 3600),
+        ("FA", true, State::LastAck, 30),
+        ("A", false, State::TimeWait, 120),
+    ] {
+        let sent = if is_reply { lab.kind(kind, POD, CLIENT) } else { lab.kind(kind, CLIENT, WEB) };
+        let Verdict::Forward { flow, .. } = sent.verdict else { panic!("{kind}: {sent}") };
+        let flow = lab.engine.flow(flow).unwrap();
+        assert_eq!((flow.state, flow.deadline), (state, lb_core::Instant::from_secs(seconds)), "{kind}");
+    }
+}
+
 /// Nothing is lost from the counts: every flow begun is live, expired or evicted.
 #[test]
 fn expired_flows_that_make_room_count_as_expired() {
@@ -550,6 +588,8 @@ fn a_saved_flow_goes_on_in_another_engine() {
     for flow in &saved {
         after.engine.restore(flow).unwrap();
     }
+    let told = |flow: &lb_core::Flow| (flow.original, flow.reply, flow.state, flow.deadline, flow.packets);
+    assert!(after.engine.flows().map(|flow| told(&flow)).eq(saved.iter().map(told)), "something of them is lost");
     let again = after.kind("A", "203.0.113.5:40000", "198.51.100.7:80");
     assert_eq!(again.to_string(), masqueraded.to_string());
     assert_eq!(after.kind("udp", &twins(DNS_POD), &twins(CLIENT)).to_string(), twins(FROM_DNS));

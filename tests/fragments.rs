@@ -172,6 +172,25 @@ fn an_error_in_pieces_arrives_as_one() {
     }
 }
 
+/// A flow that has ended leaves its name to another, whose the rest of the error is not.
+#[test]
+fn the_rest_of_an_error_is_no_other_flows() {
+    let mut lab = Lab::web(&["10.244.1.2 node-a"]);
+    let sent = lab.send(&frame_with("udp", CLIENT, DNS, &payload()[..1200]));
+    let Verdict::Forward { flow: ended, .. } = sent.verdict else { panic!("{sent}") };
+    let told = frames::ip_headers("10.244.1.2".parse().unwrap(), "10.244.2.9".parse().unwrap());
+    let mut whole = Vec::new();
+    frames::ethernet(told).icmpv4_raw(3, 4, [0, 0, 5, 0]).write(&mut whole, &sent.frame[ETHERNET..]).unwrap();
+    let pieces = fragments(&whole, &[400, 800], 99);
+    for piece in &pieces[..2] {
+        assert!(matches!(lab.send(piece).verdict, Verdict::Forward { flow, .. } if flow == ended));
+    }
+    lab.engine.forget(ended);
+    let another = lab.kind("udp", "10.244.2.8:40000", DNS).verdict;
+    assert!(matches!(another, Verdict::Forward { flow, .. } if flow == ended), "{another:?} has another name");
+    assert_eq!(lab.send(&pieces[2]).verdict, Verdict::Pass);
+}
+
 #[test]
 fn datagrams_do_not_mix() {
     let mut lab = Lab::web(&["10.244.1.2 node-a"]);

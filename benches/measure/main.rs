@@ -14,7 +14,7 @@ mod packets;
 mod scale;
 mod worst;
 
-use duel::{Peer, Row, budget, duel};
+use duel::{Peer, Row, duel};
 use packets::{Floor, Newcomers, Strangers, Traffic};
 use shared::frames::Kind;
 use shared::rig::{Mix, Share};

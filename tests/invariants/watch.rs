@@ -121,7 +121,9 @@ impl<'m, M: AsRef<[u8]> + Clone> Watch<'m, M> {
     pub fn expire(&mut self, now: Instant, budget: usize) {
         self.now = now;
         let due = self.balancer.flows().filter(|flow| flow.deadline <= now).count();
+        let counted = self.balancer.counters().flows_expired;
         let forgotten = self.balancer.expire(now, budget);
+        assert_eq!(self.balancer.counters().flows_expired - counted, forgotten as u64, "not counted as they are told");
         assert_eq!(forgotten, self.twin.expire(now, budget), "the twin forgets others");
         assert!(forgotten <= due.min(budget), "{forgotten} of {due} flows, looking at {budget}");
         if budget >= (self.sizes.v4_flows + self.sizes.v6_flows) as usize {

@@ -136,6 +136,10 @@ mod tests {
         table.remember(Instant::from_secs(101), &visitor(1), A, 80);
         assert_eq!(find(&table, 105, 1, |_, _| true), Some((A, 80)), "of two, the first by address");
         assert_eq!(find(&table, 105, 1, |address, _| address == B), Some((B, 80)), "each is remembered");
+        for address in [A, B] {
+            table.remember(Instant::from_secs(101), &visitor(3), address, 80);
+        }
+        assert_eq!(find(&table, 105, 3, |_, _| true), Some((A, 80)), "whichever was noted first");
         for n in 0..4 {
             table.remember(Instant::from_secs(102 + n), &visitor(10 + n), A, 80);
         }
