@@ -1,8 +1,8 @@
 //! What a batch finds out about packets that begin flows, before the first of them does.
 //!
-//! Memory is asked for step by step, for all packets of a chunk together. What the rules say is settled here already, as
-//! they can't change meanwhile. Where a backend depends on the packet and on chance alone it is chosen here too, by a copy of the
-//! generator: if that has not moved by the time that the flow begins, it would choose the same again.
+//! Memory is asked for step by step, for all packets of a chunk together. Where a backend depends on rules, packet and chance alone
+//! it is chosen here already, as rules can't change meanwhile, by a copy of the generator: if that has not moved by the time that the flow
+//! begins, it would choose the same again. Such a flow begins, and its packet is rewritten, by what is known of it.
 
 use super::signal::signal_of;
 use super::terms::{answer, forged};
