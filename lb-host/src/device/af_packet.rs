@@ -61,7 +61,11 @@ impl PacketSocket {
     /// There is no such interface, or the right `CAP_NET_RAW` is missing.
     pub fn open(name: &str, queues: usize) -> io::Result<Self> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll);
+        let socket = socket.map_err(|error| match error {
+            Errno::EPERM => io::Error::other(format!("{}: it takes CAP_NET_RAW", io::Error::from(error))),
+            _ => error.into(),
+        })?;
         set(&socket, VnetHeader, true)?;
         set(&socket, IgnoreOutgoing, true)?;
         set(&socket, BypassQueue, true)?;

@@ -23,6 +23,8 @@ mod serve;
 #[cfg(feature = "watch")]
 mod server;
 mod status;
+#[cfg(feature = "watch")]
+mod token;
 mod unwritten;
 mod worker;
 

@@ -17,12 +17,17 @@ use kube::runtime::watcher;
 use kube::{Client, Config};
 use tower::{Layer, Service};
 
+use super::token::Token;
 use crate::clock;
 
 /// A watch is begun at most so often: a server, or something before it, may end each at once.
 const BETWEEN_WATCHES: Duration = Duration::from_secs(1);
 /// The longest that a server may ask to be left alone.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an answer may take to begin: a server gives up after a minute itself.
+const ANSWER: Duration = Duration::from_secs(75);
+/// And how long nothing may come once it has begun: longer than a watch lasts, in which nothing may happen.
+const SILENCE: Duration = Duration::from_secs(330);
 
 /// A client of the server that `kubeconfig` leads to, or of the cluster that this runs in, and that server's address. To be called
 /// on the runtime that it is for.
@@ -41,10 +46,17 @@ pub(super) async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<(Client,
     let mut config = config.with_context(|| place.clone())?;
     // Its own retries say nothing, for minutes.
     config.default_retry = false;
+    (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
     let server = config.cluster_url.to_string();
+    // As kubectl has it: what is in the file goes before what is in the kubeconfig.
+    let token_file = config.auth_info.token_file.take();
+    let token = Token::of(token_file.as_deref().map(Path::new)).with_context(|| place.clone())?;
+    if token_file.is_some() {
+        config.auth_info.token = None;
+    }
     let builder = ClientBuilder::try_from(config);
     let builder = builder.map_err(|error| anyhow::anyhow!("{place}: {}", told(&error)))?;
-    Ok((builder.with_layer(&Pace::default()).build(), server))
+    Ok((builder.with_layer(&Pace::new(ANSWER)).with_layer(&token).build(), server))
 }
 
 async fn from_file(path: &Path) -> anyhow::Result<Config> {
@@ -113,10 +125,16 @@ pub(super) fn knows_none(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::InitialListFailed(_)) && answer(error).is_some_and(|status| status.code == 404)
 }
 
-/// Whether the server has forgotten what it was to go on from, and says so before it begins a watch: all is to be listed anew.
+/// Whether the server can't go on from what was known: it has forgotten that, or, restored from a backup, never heard of it.
+/// All is to be listed anew.
 pub(super) fn has_forgotten(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(_)) && answer(error).is_some_and(|status| status.code == 410)
+    let is_of_a_list = matches!(error, watcher::Error::InitialListFailed(_));
+    let status = answer(error).filter(|_| !is_of_a_list);
+    status.is_some_and(|status| status.code == 410 || status.message.contains(TOO_LARGE))
 }
+
+/// What a server says that never heard of a version (its reason is a cause of another, and older ones give none).
+const TOO_LARGE: &str = "Too large resource version";
 
 /// Whether a single event could not be read: the change that it told of is lost.
 pub(super) fn is_unreadable(error: &watcher::Error) -> bool {
@@ -124,9 +142,17 @@ pub(super) fn is_unreadable(error: &watcher::Error) -> bool {
     is_none || matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_)))
 }
 
-/// How fast questions follow each other.
-#[derive(Clone, Default)]
-struct Pace(Arc<Mutex<Moments>>);
+/// How fast questions follow each other, and how long they may go without an answer.
+#[derive(Clone)]
+struct Pace {
+    moments: Arc<Mutex<Moments>>,
+    patience: Duration,
+}
+
+/// A question was not answered at all.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {} seconds", .0.as_secs_f64())]
+struct Unanswered(Duration);
 
 #[derive(Default)]
 struct Moments {
@@ -137,8 +163,12 @@ struct Moments {
 }
 
 impl Pace {
+    fn new(patience: Duration) -> Self {
+        Self { moments: Arc::default(), patience }
+    }
+
     fn moments<T>(&self, act: impl FnOnce(&mut Moments) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.moments.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// When a question that comes up `now` is to be asked.
@@ -179,7 +209,7 @@ struct Paced<S> {
 
 impl<S, A, B> Service<Request<A>> for Paced<S>
 where
-    S: Service<Request<A>, Response = Response<B>>,
+    S: Service<Request<A>, Response = Response<B>, Error: From<Unanswered>>,
     S::Future: Send + 'static,
 {
     type Response = Response<B>;
@@ -196,7 +226,8 @@ where
         let answered = self.inner.call(request);
         Box::pin(async move {
             tokio::time::sleep(wait).await;
-            let response = answered.await?;
+            let response = tokio::time::timeout(pace.patience, answered).await;
+            let response = response.unwrap_or_else(|_| Err(Unanswered(pace.patience).into()))?;
             pace.heed(clock::now(), &response);
             Ok(response)
         })
@@ -209,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_server_in_trouble_is_left_alone_as_long_as_it_asks() {
-        let (pace, start) = (Pace::default(), clock::now());
+        let (pace, start) = (Pace::new(ANSWER), clock::now());
         let seconds = |seconds: f64| start + Duration::from_secs_f64(seconds);
         let asks = |wait: &str| Response::builder().header(RETRY_AFTER, wait).body(()).expect("a response");
         let list = "/api/v1/services?limit=500".parse().expect("a path");
@@ -225,6 +256,31 @@ mod tests {
             assert_eq!(pace.turn(seconds(300.0), &list), seconds(expected), "{asked}");
         }
         assert_eq!(pace.turn(seconds(400.0), &list), seconds(400.0));
+    }
+
+    /// Never answers.
+    struct Mute;
+
+    impl Service<Request<()>> for Mute {
+        type Response = Response<()>;
+        type Error = Box<dyn std::error::Error + Send + Sync>;
+        type Future = std::future::Pending<Result<Response<()>, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            std::future::pending()
+        }
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_told() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let mut service = Pace::new(Duration::from_millis(10)).layer(Mute);
+        let answered = runtime.block_on(async { service.call(Request::new(())).await.map(drop) });
+        assert_eq!(answered.expect_err("no answer").to_string(), "no answer within 0.01 seconds");
     }
 
     #[test]

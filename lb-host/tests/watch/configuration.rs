@@ -52,7 +52,11 @@ fn what_cannot_be_used_is_told_at_once() {
             configuration(json!({}), json!({"client-certificate-data": NO_PEM, "client-key-data": NO_PEM})),
             "private key",
         ),
-        ("no token", configuration(json!({}), json!({"tokenFile": "/no/token"})), "'\"/no/token\"': No such file"),
+        (
+            "no token",
+            configuration(json!({}), json!({"tokenFile": "/no/token"})),
+            "the token in /no/token: No such file",
+        ),
         ("no such plugin", configuration(json!({}), exec("/no/plugin")), "unable to run auth exec: No such file"),
         ("a plugin that fails", configuration(json!({}), exec("false")), "failed with status exit status: 1"),
         ("what was given up", configuration(json!({}), json!({"auth-provider": {"name": "gcp"}})), "oauth"),

@@ -173,7 +173,7 @@ fn what_happens_is_told_and_nothing_is_lost() {
 /// Whoever lists again is told of what went meanwhile only by its not being there.
 #[test]
 fn what_vanished_meanwhile_is_gone_after_all_was_listed_again() {
-    for gone in [Gone::Event, Gone::Status] {
+    for gone in [Gone::Event, Gone::Status, Gone::Restored] {
         let server = Server::start();
         for name in ["web", "old"] {
             server.put(SERVICES, name, service(name, 80));

@@ -40,6 +40,8 @@ pub enum Gone {
     Event,
     /// By its status.
     Status,
+    /// It was restored, and has never come so far.
+    Restored,
 }
 
 impl State {
@@ -121,11 +123,15 @@ impl Server {
         if state.forgotten.is_some() {
             state.told_gone.push(path);
         }
-        if matches!(state.forgotten, Some(Gone::Status)) {
-            let body = status(410).to_string();
+        if let Some((code, body)) = match state.forgotten {
+            Some(Gone::Status) => Some((410, status(410))),
+            Some(Gone::Restored) => Some((504, restored())),
+            Some(Gone::Event) | None => None,
+        } {
+            let body = body.to_string();
             return write!(
                 stream,
-                "HTTP/1.1 410 Gone\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                "HTTP/1.1 {code} As asked\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
             );
         }
@@ -205,4 +211,13 @@ fn send(stream: &mut TcpStream, event: &str, object: &Value) -> std::io::Result<
 
 fn status(code: u16) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "message": "as asked", "code": code})
+}
+
+/// As a server of 1.33 says it.
+fn restored() -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Timeout", "code": 504,
+        "message": "Timeout: Too large resource version: 500, current: 10",
+        "details": {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1},
+    })
 }
