@@ -162,6 +162,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     (None, _) => {}
                 }
             }
+            names.iter().for_each(|name| self.flows.prefetch_rest(*name));
             let begun = self.flows.begun();
             let offers = if unknown { self.look_ahead(packets, &plain, &spots, &mut names) } else { None };
             let Some(offers) = offers else {

@@ -74,6 +74,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             if let Some(second) = self.flows.unlikely(*spot) {
                 *name = second;
                 self.flows.prefetch_entry(second);
+                self.flows.prefetch_rest(second);
                 continue;
             }
             if *name == Name::NOBODYS {

@@ -196,12 +196,10 @@ impl WideEntry {
         self.entry.tuple_between(direction, of(&self.addresses, direction), Family::V6)
     }
 
-    /// Asks for both of its lines, ahead of their being read.
+    /// Asks for the second of its lines, ahead of their being read.
     #[inline(always)]
-    pub(super) fn prefetch(this: *const Self) {
-        let lines: *const Entry = this.cast();
-        prefetch(lines);
-        prefetch(lines.wrapping_add(1));
+    pub(super) fn prefetch_rest(&self) {
+        prefetch(&self.addresses);
     }
 }
 

@@ -129,7 +129,9 @@ impl<'m> FlowTable<'m> {
         let Some(slab) = self.slabs.get(family as usize) else { return };
         let base = if family == Family::V4 { 0 } else { self.v4.len() as u32 };
         let next = if slab.free == NONE { base + slab.used } else { slab.free };
-        self.prefetch_entry(Name::new(next, Direction::Original));
+        let next = Name::new(next, Direction::Original);
+        self.prefetch_entry(next);
+        self.prefetch_rest(next);
     }
 
     /// The name that a tuple of this spot has, if it has one: to be believed by [`Self::known`] alone.
@@ -162,12 +164,23 @@ impl<'m> FlowTable<'m> {
         self.index.is_small()
     }
 
-    /// Asks for the entry of a candidate.
+    /// Asks for the entry of a candidate, or the first line of it.
     #[inline(always)]
     pub(crate) fn prefetch_entry(&self, name: Name) {
         match name.flow().checked_sub(self.v4.len() as u32) {
             None => prefetch(self.v4.as_ptr().wrapping_add(name.flow() as usize)),
-            Some(wide) => WideEntry::prefetch(self.v6.as_ptr().wrapping_add(wide as usize)),
+            Some(wide) => prefetch(self.v6.as_ptr().wrapping_add(wide as usize)),
+        }
+    }
+
+    /// Asks for the rest of a candidate's entry if it has two lines. Asking for the second lines of a batch after all of the first
+    /// ones is measured to be quicker than line by line.
+    #[inline(always)]
+    pub(crate) fn prefetch_rest(&self, name: Name) {
+        if let Some(wide) = name.flow().checked_sub(self.v4.len() as u32)
+            && let Some(wide) = self.v6.get(wide as usize)
+        {
+            wide.prefetch_rest();
         }
     }
 
