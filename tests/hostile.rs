@@ -242,6 +242,11 @@ fn lengths_and_headers_that_lie() {
         let fragment: (u8, Vec<u8>) = (44, vec![0, 0, 1, 0, 0, 0, 9]);
         with(extended(&[(0, vec![0, 0xc2, 4, 0x80, 0, 0, 0]), fragment]), 4, &[0, 0])
     };
+    let jumbo_of = |length: u32, payload: Option<u16>| {
+        let option = [&[0, 0xc2, 4][..], &length.to_be_bytes()].concat();
+        let packet = extended(&[(0, option)]);
+        payload.map_or(packet.clone(), |payload| with(packet, 4, &payload.to_be_bytes()))
+    };
     let source_route = (43, vec![2, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
     check(
         Mode::IPTABLES,
@@ -272,6 +277,9 @@ fn lengths_and_headers_that_lie() {
             ),
             ("a jumbogram that says more than there is", jumbo, ip, "forward"),
             ("a fragment of a jumbogram (RFC 2675 §3)", jumbo_first, ip, "bad-fragment"),
+            ("a jumbogram that is none by its IP header (RFC 2675 §3)", jumbo_of(1 << 31, None), ip, "bad-ip-header"),
+            ("a jumbogram that needs not be one", jumbo_of(65_535, Some(0)), ip, "bad-ip-header"),
+            ("the smallest jumbogram", jumbo_of(65_536, Some(0)), ip, "forward"),
             ("a source route, not at its end", extended(&[source_route]), ip, "pass"),
             ("two tags", tagged(syn(), 2), ethernet, "forward"),
             ("a tower of tags", tagged(syn(), 3), ethernet, "pass"),

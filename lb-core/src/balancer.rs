@@ -15,12 +15,13 @@ mod relate;
 mod restore;
 mod signal;
 mod split;
+mod terms;
 
 use crate::config::{Config, Sizes};
 use crate::counters::Counters;
 use crate::flow::affinity::AffinityTable;
 use crate::flow::fragments::FragmentTable;
-use crate::flow::{Direction, Flags, FlowId, FlowTable, Lifetimes, Name, Place, Signal, State, Ticks, table};
+use crate::flow::{Direction, Flags, FlowId, FlowTable, Lifetimes, Name, Signal, Spot, State, Ticks, table};
 use crate::hash::{Key, TupleHash};
 use crate::memory::Block;
 use crate::nat;
@@ -34,7 +35,6 @@ use crate::tuple::{Address, Tuple};
 use crate::verdict::{DropReason, RejectReason, Verdict};
 use crate::wire::plain::Plain;
 use crate::wire::{self, Content, Headers};
-use ahead::Prospect;
 use limiter::Limiter;
 use signal::{signal, signal_of};
 
@@ -47,8 +47,8 @@ const CHUNK: usize = if usize::BITS >= 64 { 32 } else { 4 };
 /// Whether a batch looks ahead for packets of no known flow: not where memory is not waited for, and code is dear.
 const LOOKS_AHEAD: bool = usize::BITS >= 64;
 
-/// For how many packets of a chunk there is room to keep what was found out ahead.
-const AHEAD: usize = if LOOKS_AHEAD { CHUNK } else { 0 };
+/// How many packets of a chunk may be offered a backend ahead.
+const OFFERS: usize = if LOOKS_AHEAD { CHUNK } else { 0 };
 
 /// How many searches for a source port may be long and find none, in a second: at some 20 us each they take a fiftieth of it.
 const SEARCHES_PER_SECOND: u32 = 1000;
@@ -125,9 +125,9 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     pub fn process(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
         self.set_time(now);
         let plain = wire::plain::read(packet.data, packet.meta.link, packet.meta.zone);
-        let place = plain.as_ref().map(|plain| self.flows.place(&plain.tuple));
-        let name = place.and_then(|place| self.flows.candidate(place)).unwrap_or(Name::NONE);
-        self.conclude(packet, &plain, name, self.flows.begun(), None);
+        let spot = plain.as_ref().map(|plain| self.flows.spot(&plain.tuple));
+        let name = spot.and_then(|spot| self.flows.candidate(spot)).unwrap_or(Name::NONE);
+        self.conclude(packet, &plain, name, self.flows.begun());
         packet.verdict
     }
 
@@ -139,17 +139,17 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     pub fn process_batch(&mut self, now: Instant, packets: &mut [Packet<'_>]) {
         self.set_time(now);
         for packets in packets.chunks_mut(CHUNK) {
-            let (mut plain, mut places, mut names) = ([None; CHUNK], [Place::default(); CHUNK], [Name::NONE; CHUNK]);
-            for ((packet, plain), place) in packets.iter().zip(&mut plain).zip(&mut places) {
+            let (mut plain, mut spots, mut names) = ([None; CHUNK], [Spot::default(); CHUNK], [Name::NONE; CHUNK]);
+            for ((packet, plain), spot) in packets.iter().zip(&mut plain).zip(&mut spots) {
                 let _ = wire::plain::read_and(packet.data, packet.meta.link, packet.meta.zone, |read| {
-                    *place = self.flows.place(&read.tuple);
-                    self.flows.prefetch_bucket(*place);
+                    *spot = self.flows.spot(&read.tuple);
+                    self.flows.prefetch_bucket(*spot);
                     *plain = Some(read);
                 });
             }
             let mut unknown = false;
-            for ((name, place), plain) in names.iter_mut().zip(&places).zip(&plain) {
-                let found = if LOOKS_AHEAD { self.flows.likely(*place) } else { self.flows.candidate(*place) };
+            for ((name, spot), plain) in names.iter_mut().zip(&spots).zip(&plain) {
+                let found = if LOOKS_AHEAD { self.flows.likely(*spot) } else { self.flows.candidate(*spot) };
                 match (found, plain) {
                     (Some(found), _) => {
                         *name = found;
@@ -157,23 +157,26 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     }
                     (None, Some(plain)) if LOOKS_AHEAD => {
                         unknown = true;
-                        *name = self.unknown(plain, *place);
+                        *name = self.unknown(plain, *spot);
                     }
                     (None, _) => {}
                 }
             }
             names.iter().for_each(|name| self.flows.prefetch_rest(*name));
             let begun = self.flows.begun();
-            if !unknown {
+            let offers = if unknown { self.look_ahead(packets, &plain, &spots, &mut names) } else { None };
+            let Some(offers) = offers else {
                 for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
-                    self.conclude(packet, plain, *name, begun, None);
+                    self.conclude(packet, plain, *name, begun);
                 }
                 continue;
-            }
-            let mut ahead = [const { None }; AHEAD];
-            self.look_ahead(packets, &plain, &places, &mut names, &mut ahead);
-            for (((packet, plain), name), prospect) in packets.iter_mut().zip(&plain).zip(&names).zip(&ahead) {
-                self.conclude(packet, plain, *name, begun, prospect.as_ref());
+            };
+            let read = plain.iter().zip(&spots).zip(&names);
+            for ((packet, ((plain, spot), name)), offer) in packets.iter_mut().zip(read).zip(&offers) {
+                match (plain, offer) {
+                    (Some(plain), Some(offer)) if self.take_up(packet, plain, *spot, offer) => {}
+                    _ => self.conclude(packet, plain, *name, begun),
+                }
             }
         }
     }
@@ -183,33 +186,25 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// Judges a packet. A plain one takes a short way if it is of a known flow that is in order, as nearly all are, or of
-    /// no flow and no service. `name` was looked up when as many flows had `begun`; `ahead` is what is known of a new flow.
+    /// no flow and no service. `name` was looked up when as many flows had `begun`.
     #[inline(always)]
-    fn conclude(
-        &mut self,
-        packet: &mut Packet<'_>,
-        plain: &Option<Plain>,
-        name: Name,
-        begun: u64,
-        ahead: Option<&Prospect>,
-    ) {
+    fn conclude(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, name: Name, begun: u64) {
         packet.releases = None;
         if let Some(plain) = plain
-            && (self.forward_plain(packet, plain, name, false)
-                || (ahead.is_none() && self.pass_plain(packet, plain, name, begun)))
+            && (self.forward_plain(packet, plain, name, false) || self.pass_plain(packet, plain, name, begun))
         {
             return;
         }
-        self.judge(packet, plain, name == Name::NONE && self.flows.begun() == begun, ahead);
+        self.judge(packet, plain, name == Name::NONE && self.flows.begun() == begun);
     }
 
     /// Judges a packet by the long way. A plain one that is `unknown` is surely of no flow.
     // Not so cold, but what is not judged is all the quicker.
     #[cold]
     #[inline(never)]
-    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool, ahead: Option<&Prospect>) {
+    fn judge(&mut self, packet: &mut Packet<'_>, plain: &Option<Plain>, unknown: bool) {
         let verdict = match plain {
-            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain), unknown, ahead) {
+            Some(plain) => match self.flow_of(packet, &plain.tuple, signal_of(plain), unknown) {
                 Ok((flow, direction)) if self.forward_plain(packet, plain, Name::new(flow.0, direction), true) => {
                     return;
                 }
@@ -230,7 +225,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Err(malformed) => return Verdict::Drop(malformed.into()),
         };
         headers.tuple.zone = packet.meta.zone;
-        if let Err(verdict) = self.place(packet, &mut headers) {
+        if let Err(verdict) = self.complete(packet, &mut headers) {
             return verdict;
         }
         match headers.content {
@@ -245,7 +240,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             Content::Tcp(_) | Content::Udp | Content::Sctp(_) | Content::LaterFragment => {}
         }
         let tuple = Packed::from(&headers.tuple);
-        match self.flow_of(packet, &tuple, signal(headers.content), false, None) {
+        match self.flow_of(packet, &tuple, signal(headers.content), false) {
             Ok((flow, direction)) => self.forward(packet, &headers, flow, direction),
             Err(verdict) => verdict,
         }
@@ -260,15 +255,14 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         tuple: &Packed,
         signal: Signal,
         unknown: bool,
-        ahead: Option<&Prospect>,
     ) -> Result<(FlowId, Direction), Verdict> {
-        let hash = self.flows.hash(tuple);
-        let hit = if unknown { Hit::None } else { self.hit(tuple, hash, signal) };
+        let spot = self.flows.spot(tuple);
+        let hit = if unknown { Hit::None } else { self.hit(tuple, spot, signal) };
         match hit {
             Hit::Flow(flow, direction) => Ok((flow, direction)),
             Hit::Stale => Err(Verdict::Drop(DropReason::StaleFlow)),
             Hit::None | Hit::Released => {
-                let begun = self.begin(packet, tuple, hash, signal, ahead);
+                let begun = self.begin(packet, tuple, spot, signal);
                 if matches!(hit, Hit::Released) {
                     self.counters.flows_reselected += u64::from(begun.is_ok());
                     self.counters.flows_cut += u64::from(begun.is_err());
@@ -279,8 +273,8 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
     }
 
     /// The live flow that a packet belongs to, checked against the rules of today.
-    fn hit(&mut self, tuple: &Packed, hash: u64, signal: Signal) -> Hit {
-        let Some((flow, direction)) = self.find_live(hash, tuple) else { return Hit::None };
+    fn hit(&mut self, tuple: &Packed, spot: Spot, signal: Signal) -> Hit {
+        let Some((flow, direction)) = self.find_live(spot, tuple) else { return Hit::None };
         let Some(state) = self.recheck(flow) else { return Hit::None };
         let anew = state.ends_with(signal, direction);
         let stale = self.flows.entry(flow).is_some_and(|entry| entry.flags().has(Flags::STALE));
@@ -294,15 +288,15 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
         }
     }
 
-    /// The flow of a tuple of this hash. One whose deadline has passed is forgotten on the way.
+    /// The flow of a tuple of this spot. One whose deadline has passed is forgotten on the way.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn find_live(&mut self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
-        if LOOKS_AHEAD && self.flows.lacks(hash) { None } else { self.find_near(hash, tuple) }
+    fn find_live(&mut self, spot: Spot, tuple: &Packed) -> Option<(FlowId, Direction)> {
+        if LOOKS_AHEAD && self.flows.lacks(spot) { None } else { self.find_near(spot, tuple) }
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(never))]
-    fn find_near(&mut self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
-        let (flow, direction) = self.flows.find(hash, tuple)?;
+    fn find_near(&mut self, spot: Spot, tuple: &Packed) -> Option<(FlowId, Direction)> {
+        let (flow, direction) = self.flows.find(spot, tuple)?;
         if self.flows.entry(flow)?.is_expired(self.ticks) {
             self.flows.remove(flow);
             self.counters.flows_expired += 1;
@@ -445,7 +439,7 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
             return None;
         }
         let (core, key) = (self.steer.tuple(&self.rules, tuple), Packed::from(tuple));
-        (core != self.core && self.flows.find(self.flows.hash(&key), &key).is_none()).then_some(core)
+        (core != self.core && self.flows.find(self.flows.spot(&key), &key).is_none()).then_some(core)
     }
 
     /// Puts other rules in the place of these, which come back. Every flow is compared with them at its

@@ -12,7 +12,7 @@ use crate::wire::{Content, Headers};
 
 impl<M: AsRef<[u8]>> Balancer<'_, M> {
     /// Finds a fragment's protocol and ports: those of its datagram's first.
-    pub(super) fn place(&mut self, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), Verdict> {
+    pub(super) fn complete(&mut self, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), Verdict> {
         let Some(fragment) = headers.fragment else { return Ok(()) };
         let tuple = &headers.tuple;
         // RFC 791 §2.3 names a datagram by its protocol too. RFC 8200 §4.5 does not, as a later fragment's
@@ -61,7 +61,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             packet.releases = matches!(placed, Placed::Known { releases: true, .. }).then_some(name);
             return Err(Verdict::Elsewhere(core));
         }
-        let is_flows = |key: &Packed| self.flows.find(self.flows.hash(key), key).is_some();
+        let is_flows = |key: &Packed| self.flows.find(self.flows.spot(key), key).is_some();
         let is_ours = |tuple: &Tuple| is_flows(&tuple.into()) || self.dials_a_service(tuple);
         let ours = || is_ours(&headers.tuple) || is_ours(&own);
         match placed {

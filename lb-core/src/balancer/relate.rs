@@ -56,7 +56,7 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             return None;
         }
         let key = Packed::from(&Tuple { zone, ..answered });
-        self.find_live(self.flows.hash(&key), &key)
+        self.find_live(self.flows.spot(&key), &key)
     }
 
     /// A later fragment of an error about this flow: there is nothing in it but addresses.

@@ -42,12 +42,12 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             return Err(RestoreError::Elsewhere);
         }
         let tuples = [original, reply].map(Packed::from);
-        let hashes = tuples.map(|tuple| self.flows.hash(&tuple));
-        if tuples.iter().zip(hashes).any(|(tuple, hash)| self.find_live(hash, tuple).is_some()) {
+        let spots = tuples.map(|tuple| self.flows.spot(&tuple));
+        if tuples.iter().zip(spots).any(|(tuple, spot)| self.find_live(spot, tuple).is_some()) {
             return Err(RestoreError::Taken);
         }
         let flags = flags(flow.masqueraded, flow.direct);
-        let inserted = self.insert(tuples.each_ref(), hashes, u32::MAX, flow.state, flags);
+        let inserted = self.insert(tuples.each_ref(), spots, u32::MAX, flow.state, flags);
         let id = inserted.map_err(|_| RestoreError::Full)?;
         self.flows.touch(id, flow.state, Ticks::at(flow.deadline));
         if let Some(entry) = self.flows.entry_mut(id) {

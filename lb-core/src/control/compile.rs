@@ -314,8 +314,8 @@ fn directory(hash: &Hash, sections: &[(u64, &[u8])]) -> (Vec<u8>, usize) {
         if *id != 0 {
             directory::insert(&mut directory, hash, Question::Segment(*id), slot, 0);
             for vip in vips(bytes) {
-                let place = directory::place(start as u32, vip.class);
-                directory::insert(&mut directory, hash, image::question(&vip), slot, place);
+                let target = directory::target(start as u32, vip.class);
+                directory::insert(&mut directory, hash, image::question(&vip), slot, target);
             }
         }
         start = (start + bytes.len()).next_multiple_of(LINE);

@@ -188,7 +188,7 @@ impl Mode {
                     (VipClass::ExternalIp, external(own)),
                     (VipClass::NodePort, external(self.unserved)),
                 ] {
-                    if let Some(place) = rows.get_mut(Row::place(class, source, local)) {
+                    if let Some(place) = rows.get_mut(Row::index(class, source, local)) {
                         *place = row;
                     }
                 }

@@ -65,17 +65,23 @@ impl Name {
 }
 
 /// Where a key may be: its first bucket, and its tag, which is never 0.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Place {
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
     bucket: u32,
-    /// The tag in its lower half: of 32 bits, so that places are cleared and kept as whole words.
+    /// The tag in its lower half: of 32 bits, so that spots are cleared and kept as whole words.
     word: u32,
 }
 
-impl Place {
+impl Spot {
     #[inline(always)]
     const fn tag(self) -> u16 {
         self.word as u16
+    }
+
+    /// One of 512 bits, by which most spots differ: which of eight words, and which of its bits.
+    #[inline(always)]
+    pub(crate) const fn bit(self) -> (usize, u64) {
+        ((self.word >> 1 & 7) as usize, 1 << (self.word >> 4 & 63))
     }
 }
 
@@ -96,10 +102,10 @@ impl<'m> Index<'m> {
     }
 
     #[inline(always)]
-    pub(super) fn place(&self, hash: u64) -> Place {
+    pub(super) fn spot(&self, hash: u64) -> Spot {
         // Multiply-shift maps 32 hash bits onto any number of buckets. The tag has eight of them, and seven below.
         let bucket = ((hash >> 32) * self.buckets.len() as u64) >> 32;
-        Place { bucket: bucket as u32, word: (hash >> 24) as u32 | 1 }
+        Spot { bucket: bucket as u32, word: (hash >> 24) as u32 | 1 }
     }
 
     /// The other bucket of a key: its own inverse for a given tag.
@@ -112,31 +118,31 @@ impl<'m> Index<'m> {
 
     /// Both buckets of a key.
     #[cfg(test)]
-    pub(super) fn both(&self, place: Place) -> [usize; 2] {
-        let first = place.bucket as usize;
-        [first, self.other(first, place.tag())]
+    pub(super) fn both(&self, spot: Spot) -> [usize; 2] {
+        let first = spot.bucket as usize;
+        [first, self.other(first, spot.tag())]
     }
 
     /// Asks for a key's first bucket, ahead of its being read.
     #[inline(always)]
-    pub(super) fn prefetch(&self, place: Place) {
-        prefetch(self.buckets.as_ptr().wrapping_add(place.bucket as usize));
+    pub(super) fn prefetch(&self, spot: Spot) {
+        prefetch(self.buckets.as_ptr().wrapping_add(spot.bucket as usize));
     }
 
     /// Asks for the second of its buckets, if it may be there.
     #[inline(always)]
-    pub(super) fn prefetch_second(&self, place: Place) {
-        if let Some(second) = self.second_of(place) {
-            self.prefetch(Place { bucket: second as u32, ..place });
+    pub(super) fn prefetch_second(&self, spot: Spot) {
+        if let Some(second) = self.second_of(spot) {
+            self.prefetch(Spot { bucket: second as u32, ..spot });
         }
     }
 
     /// The second bucket of a key, unless that key can only be in its first.
     #[inline(always)]
-    fn second_of(&self, place: Place) -> Option<usize> {
-        let at = place.bucket as usize;
+    fn second_of(&self, spot: Spot) -> Option<usize> {
+        let at = spot.bucket as usize;
         let first = self.buckets.get(at)?;
-        if first.astray == 0 { None } else { Some(self.other(at, place.tag())) }
+        if first.astray == 0 { None } else { Some(self.other(at, spot.tag())) }
     }
 
     /// Whether the cache has all of it anyhow.
@@ -146,16 +152,16 @@ impl<'m> Index<'m> {
         size_of_val(self.buckets) <= CACHE
     }
 
-    /// A name that a key of this place may have by its first bucket: nearly always the one that it has, if it is there.
+    /// A name that a key of this spot may have by its first bucket: nearly always the one that it has, if it is there.
     #[inline(always)]
-    pub(super) fn first(&self, place: Place) -> Option<Name> {
-        self.any(place.bucket as usize, place.tag())
+    pub(super) fn first(&self, spot: Spot) -> Option<Name> {
+        self.any(spot.bucket as usize, spot.tag())
     }
 
     /// The same by its second bucket.
     #[inline(always)]
-    pub(super) fn second(&self, place: Place) -> Option<Name> {
-        self.any(self.second_of(place)?, place.tag())
+    pub(super) fn second(&self, spot: Spot) -> Option<Name> {
+        self.any(self.second_of(spot)?, spot.tag())
     }
 
     #[inline(always)]
@@ -164,27 +170,24 @@ impl<'m> Index<'m> {
         names.get(Ways(equal(tags, tag)).next()?).copied().map(Name)
     }
 
-    /// The name of the first key of this hash for which `is` holds.
+    /// The name of the first key at this spot for which `is` holds.
     #[inline]
-    pub(super) fn find(&self, hash: u64, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
-        let place = self.place(hash);
-        let found = self.buckets.get(place.bucket as usize)?.find(place.tag(), &mut is);
-        found.or_else(|| self.buckets.get(self.second_of(place)?)?.find(place.tag(), &mut is))
+    pub(super) fn find(&self, spot: Spot, mut is: impl FnMut(Name) -> bool) -> Option<Name> {
+        let found = self.buckets.get(spot.bucket as usize)?.find(spot.tag(), &mut is);
+        found.or_else(|| self.buckets.get(self.second_of(spot)?)?.find(spot.tag(), &mut is))
     }
 
-    /// Whether no key of this hash is here, told by tags alone: it may be untrue where it says no.
+    /// Whether no key of this spot is here, told by tags alone: it may be untrue where it says no.
     #[inline(always)]
-    pub(super) fn lacks(&self, hash: u64) -> bool {
-        let place = self.place(hash);
-        let lacks = |at: usize| self.buckets.get(at).is_none_or(|bucket| !bucket.has(place.tag()));
-        lacks(place.bucket as usize) && self.second_of(place).is_none_or(lacks)
+    pub(super) fn lacks(&self, spot: Spot) -> bool {
+        let lacks = |at: usize| self.buckets.get(at).is_none_or(|bucket| !bucket.has(spot.tag()));
+        lacks(spot.bucket as usize) && self.second_of(spot).is_none_or(lacks)
     }
 
     /// Adds a key; false if neither bucket has a way free nor can make one.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(super) fn insert(&mut self, hash: u64, name: Name) -> bool {
-        let place = self.place(hash);
-        let (first, tag) = (place.bucket as usize, place.tag());
+    pub(super) fn insert(&mut self, spot: Spot, name: Name) -> bool {
+        let (first, tag) = (spot.bucket as usize, spot.tag());
         self.put(first, tag, name, false) || self.insert_aside(first, tag, name)
     }
 
@@ -257,9 +260,8 @@ impl<'m> Index<'m> {
     }
 
     /// Removes a key.
-    pub(super) fn remove(&mut self, hash: u64, name: Name) {
-        let place = self.place(hash);
-        let (first, tag) = (place.bucket as usize, place.tag());
+    pub(super) fn remove(&mut self, spot: Spot, name: Name) {
+        let (first, tag) = (spot.bucket as usize, spot.tag());
         let second = self.other(first, tag);
         for at in [first, second] {
             let Some(bucket) = self.buckets.get(at) else { continue };
@@ -347,10 +349,10 @@ mod tests {
             let hashes: std::vec::Vec<u64> = (0..KEYS).map(|_| rng.next()).collect();
             let name = |i: usize| Name::new(i as u32, Direction::Original);
             for (i, &hash) in hashes.iter().enumerate() {
-                assert!(index.insert(hash, name(i)), "seed {seed}, at the {i}th");
+                assert!(index.insert(index.spot(hash), name(i)), "seed {seed}, at the {i}th");
             }
             for (i, &hash) in hashes.iter().enumerate() {
-                assert!(index.find(hash, |found| found == name(i)).is_some());
+                assert!(index.find(index.spot(hash), |found| found == name(i)).is_some());
             }
         }
     }
@@ -360,7 +362,7 @@ mod tests {
         let mut memory = vec![Block::ZERO; 1];
         let mut index = Index::new(&mut memory);
         let hash = 0;
-        assert_eq!(index.place(hash).tag(), 1);
+        assert_eq!(index.spot(hash).tag(), 1);
         for (tag, name) in [(1, 5), (3, 6), (5, 7), (7, 8), (1, 0)] {
             assert!(index.put(0, tag, Name(name), false));
         }
@@ -368,15 +370,15 @@ mod tests {
         let mut asked = vec![];
         assert!(
             index
-                .find(hash, |name| {
+                .find(index.spot(hash), |name| {
                     asked.push(name.0);
                     false
                 })
                 .is_none()
         );
         assert_eq!(asked, [5, 0]);
-        index.remove(hash, Name(0));
-        assert!(index.find(hash, |name| name == Name(0)).is_none());
+        index.remove(index.spot(hash), Name(0));
+        assert!(index.find(index.spot(hash), |name| name == Name(0)).is_none());
     }
 
     #[test]
@@ -388,12 +390,12 @@ mod tests {
             let hashes: std::vec::Vec<u64> = (0..keys).map(|_| rng.next()).collect();
             let name = |i: usize| Name::new(i as u32, Direction::Original);
             for (i, &hash) in hashes.iter().enumerate() {
-                assert!(index.insert(hash, name(i)), "{keys} keys, at the {i}th");
+                assert!(index.insert(index.spot(hash), name(i)), "{keys} keys, at the {i}th");
             }
             for (i, &hash) in hashes.iter().enumerate() {
-                assert!(index.find(hash, |found| found == name(i)).is_some());
-                index.remove(hash, name(i));
-                assert!(index.find(hash, |found| found == name(i)).is_none());
+                assert!(index.find(index.spot(hash), |found| found == name(i)).is_some());
+                index.remove(index.spot(hash), name(i));
+                assert!(index.find(index.spot(hash), |found| found == name(i)).is_none());
             }
             let nothing = |bucket: &Bucket| (bucket.tags, bucket.astray, bucket.guests) == ([0; WAYS], 0, 0);
             assert!(index.buckets.iter().all(nothing));

@@ -15,7 +15,7 @@ pub(crate) mod table;
 pub(crate) use clock::Ticks;
 pub(crate) use entry::Flags;
 pub use entry::Flow;
-pub(crate) use index::{Name, Place};
+pub(crate) use index::{Name, Spot};
 pub use state::State;
 pub(crate) use state::{Class, Lifetimes, Signal};
 pub(crate) use table::FlowTable;

@@ -6,7 +6,7 @@ mod ladder;
 
 use super::clock::Ticks;
 use super::entry::{Entry, NONE, WideEntry};
-use super::index::{self, Index, Name, Place};
+use super::index::{self, Index, Name, Spot};
 use super::loads::Loads;
 use super::{Direction, Flags, Flow, FlowId, State};
 use crate::hash::TupleHash;
@@ -59,7 +59,7 @@ pub(crate) struct Beginning<'t> {
     /// The original one, and the reply's.
     pub(crate) tuples: [&'t Packed; 2],
     /// Of each tuple.
-    pub(crate) hashes: [u64; 2],
+    pub(crate) spots: [Spot; 2],
     /// What rewriting adds to checksums.
     pub(crate) changes: [u16; 2],
     /// The service port's slot in the rule table, and the generation of the rules that it was chosen by.
@@ -111,28 +111,16 @@ impl<'m> FlowTable<'m> {
         })
     }
 
-    /// What a tuple is looked up by.
-    #[inline(always)]
-    pub(crate) fn hash(&self, tuple: &Packed) -> u64 {
-        self.hash.of(tuple)
-    }
-
     /// Where a tuple is looked up.
     #[inline(always)]
-    pub(crate) fn place(&self, tuple: &Packed) -> Place {
-        self.index.place(self.hash.of(tuple))
+    pub(crate) fn spot(&self, tuple: &Packed) -> Spot {
+        self.index.spot(self.hash.of(tuple))
     }
 
-    /// Asks for what a look-up reads first.
+    /// Asks for what a look-up reads first, and where a new key nearly always goes.
     #[inline(always)]
-    pub(crate) fn prefetch_bucket(&self, place: Place) {
-        self.index.prefetch(place);
-    }
-
-    /// Asks for the bucket that a new key of this hash nearly always goes to.
-    #[inline]
-    pub(crate) fn prefetch_key(&self, hash: u64) {
-        self.index.prefetch(self.index.place(hash));
+    pub(crate) fn prefetch_bucket(&self, spot: Spot) {
+        self.index.prefetch(spot);
     }
 
     /// Asks for the entry that the next new flow of this family takes.
@@ -146,28 +134,28 @@ impl<'m> FlowTable<'m> {
         self.prefetch_rest(next);
     }
 
-    /// The name that a tuple of this place has, if it has one: to be believed by [`Self::known`] alone.
+    /// The name that a tuple of this spot has, if it has one: to be believed by [`Self::known`] alone.
     #[inline(always)]
-    pub(crate) fn candidate(&self, place: Place) -> Option<Name> {
-        self.index.first(place).or_else(|| self.index.second(place))
+    pub(crate) fn candidate(&self, spot: Spot) -> Option<Name> {
+        self.index.first(spot).or_else(|| self.index.second(spot))
     }
 
-    /// The name that a tuple of this place has in its first bucket, where nearly all are; in either if that costs no wait.
+    /// The name that a tuple of this spot has in its first bucket, where nearly all are; in either if that costs no wait.
     #[inline(always)]
-    pub(crate) fn likely(&self, place: Place) -> Option<Name> {
-        if self.is_small() { self.candidate(place) } else { self.index.first(place) }
+    pub(crate) fn likely(&self, spot: Spot) -> Option<Name> {
+        if self.is_small() { self.candidate(spot) } else { self.index.first(spot) }
     }
 
     /// The name that it has where [`likely`](Self::likely) did not look.
     #[inline(always)]
-    pub(crate) fn unlikely(&self, place: Place) -> Option<Name> {
-        if self.is_small() { None } else { self.index.second(place) }
+    pub(crate) fn unlikely(&self, spot: Spot) -> Option<Name> {
+        if self.is_small() { None } else { self.index.second(spot) }
     }
 
     /// Asks for a tuple's second bucket.
     #[inline(always)]
-    pub(crate) fn prefetch_second(&self, place: Place) {
-        self.index.prefetch_second(place);
+    pub(crate) fn prefetch_second(&self, spot: Spot) {
+        self.index.prefetch_second(spot);
     }
 
     /// Whether the cache has the index anyhow.
@@ -215,17 +203,17 @@ impl<'m> FlowTable<'m> {
         }
     }
 
-    /// Whether no tuple of this hash has a flow, as a glance at the index tells nearly always.
+    /// Whether no tuple of this spot has a flow, as a glance at the index tells nearly always.
     #[inline(always)]
-    pub(crate) fn lacks(&self, hash: u64) -> bool {
-        self.index.lacks(hash)
+    pub(crate) fn lacks(&self, spot: Spot) -> bool {
+        self.index.lacks(spot)
     }
 
-    /// The flow that a packet of this tuple, of this hash, belongs to, expired or not.
+    /// The flow that a packet of this tuple, of this spot, belongs to, expired or not.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, tuple: &Packed) -> Option<(FlowId, Direction)> {
+    pub(crate) fn find(&self, spot: Spot, tuple: &Packed) -> Option<(FlowId, Direction)> {
         let v4_flows = self.v4.len() as u32;
-        let name = self.index.find(hash, |name| match tuple.family {
+        let name = self.index.find(spot, |name| match tuple.family {
             Family::V4 => self.v4.get(name.flow() as usize).is_some_and(|entry| entry.matches(name.direction(), tuple)),
             Family::V6 => self
                 .v6
@@ -235,11 +223,11 @@ impl<'m> FlowTable<'m> {
         Some((FlowId(name.flow()), name.direction()))
     }
 
-    /// Begins a flow whose keys, of these hashes, are not in the table. In a full one an expired flow goes
+    /// Begins a flow whose keys, of these spots, are not in the table. In a full one an expired flow goes
     /// first, then the longest-standing one of the lowest class.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn insert(&mut self, now: Ticks, beginning: &Beginning<'_>) -> Result<(FlowId, Ended), Full> {
-        let ([one, other], [original, _]) = (beginning.hashes, beginning.tuples);
-        let family = original.family;
+        let ([one, other], family) = (beginning.spots, beginning.tuples[0].family);
         let mut ended = Ended::default();
         let flow = match self.take_free(family) {
             Some(flow) => flow,
@@ -248,14 +236,14 @@ impl<'m> FlowTable<'m> {
                 self.take_free(family).ok_or(Full(ended))?
             }
         };
-        match flow.checked_sub(self.v4.len() as u32) {
-            None => {
+        match family {
+            Family::V4 => {
                 if let Some(entry) = self.v4.get_mut(flow as usize) {
                     *entry = Entry::new(beginning);
                 }
             }
-            Some(wide) => {
-                if let Some(entry) = self.v6.get_mut(wide as usize) {
+            Family::V6 => {
+                if let Some(entry) = self.wide_mut(flow) {
                     *entry = WideEntry::new(beginning);
                 }
             }
@@ -273,7 +261,7 @@ impl<'m> FlowTable<'m> {
             slab.live += 1;
         }
         self.begun += 1;
-        self.enlist(flow, beginning.state.class());
+        self.enlist(family, flow, beginning.state.class());
         self.await_end(beginning.deadline);
         Ok((FlowId(flow), ended))
     }
@@ -301,8 +289,8 @@ impl<'m> FlowTable<'m> {
     pub(crate) fn remove(&mut self, id: FlowId) {
         let Some(flow) = self.tuples(id) else { return };
         let Some(class) = self.entry(id).and_then(Entry::state).map(State::class) else { return };
-        self.index.remove(self.hash.of(&flow.0), Name::new(id.0, Direction::Original));
-        self.index.remove(self.hash.of(&flow.1), Name::new(id.0, Direction::Reply));
+        self.index.remove(self.spot(&flow.0), Name::new(id.0, Direction::Original));
+        self.index.remove(self.spot(&flow.1), Name::new(id.0, Direction::Reply));
         self.delist(id.0, class);
         self.loads.give_back(self.entry(id).map_or(NONE, |entry| entry.load));
         if let Some(slab) = self.slab(self.family(id.0)) {
@@ -325,6 +313,20 @@ impl<'m> FlowTable<'m> {
             None => self.v4.get_mut(id.0 as usize),
             Some(wide) => self.v6.get_mut(wide as usize).map(|wide| &mut wide.entry),
         }
+    }
+
+    /// The entry of a flow of this family; `None` for no flow.
+    #[inline(always)]
+    pub(crate) fn entry_of(&mut self, family: Family, flow: u32) -> Option<&mut Entry> {
+        match family {
+            Family::V4 => self.v4.get_mut(flow as usize),
+            Family::V6 => self.wide_mut(flow).map(|wide| &mut wide.entry),
+        }
+    }
+
+    #[inline(always)]
+    fn wide_mut(&mut self, flow: u32) -> Option<&mut WideEntry> {
+        self.v6.get_mut(flow.wrapping_sub(self.v4.len() as u32) as usize)
     }
 
     /// Both tuples of a flow, the original first.
@@ -351,7 +353,7 @@ impl<'m> FlowTable<'m> {
             entry.set_state(state);
             if before.class() != state.class() {
                 self.delist(id.0, before.class());
-                self.enlist(id.0, state.class());
+                self.enlist(self.family(id.0), id.0, state.class());
             }
         }
         self.await_end(deadline);
@@ -427,8 +429,8 @@ impl<'m> FlowTable<'m> {
             if self.entry(flow).is_some_and(|entry| entry.state().is_some() && entry.is_expired(now))
                 && let Some((original, reply)) = self.tuples(flow)
             {
-                self.prefetch_key(self.hash.of(&original));
-                self.prefetch_key(self.hash.of(&reply));
+                self.prefetch_bucket(self.spot(&original));
+                self.prefetch_bucket(self.spot(&reply));
             }
         }
     }
@@ -482,13 +484,14 @@ impl<'m> FlowTable<'m> {
         self.slabs.get_mut(family as usize)
     }
 
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn take_free(&mut self, family: Family) -> Option<u32> {
         let (base, capacity) = match family {
             Family::V4 => (0, self.v4.len() as u32),
             Family::V6 => (self.v4.len() as u32, self.v6.len() as u32),
         };
         let free = self.slab(family)?.free;
-        let next = self.entry(FlowId(free)).map(|entry| entry.next);
+        let next = self.entry_of(family, free).map(|entry| entry.next);
         let slab = self.slab(family)?;
         if let Some(next) = next {
             slab.free = next;
@@ -575,7 +578,7 @@ mod tests {
         let hash = TupleHash::new(b"a key for tests.");
         let mut table = FlowTable::new(hash, &mut memory, &mut [], 9, 0).unwrap();
         let buckets = |table: &FlowTable<'_>, tuple: &Packed| {
-            let mut both = table.index.both(table.place(tuple));
+            let mut both = table.index.both(table.spot(tuple));
             both.sort_unstable();
             both
         };
@@ -587,12 +590,12 @@ mod tests {
         let aside = (0..).find(|n| both_in(&table, tuples(*n), |[one, other]| one > 1 && other > 1)).unwrap();
         let mut insert = |number: u32, state| {
             let (original, reply) = tuples(number);
-            let hashes = [&original, &reply].map(|tuple| table.hash(tuple));
+            let spots = [&original, &reply].map(|tuple| table.spot(tuple));
             let inserted = table.insert(
                 NOW,
                 &Beginning {
                     tuples: [&original, &reply],
-                    hashes,
+                    spots,
                     changes: [0; 2],
                     slot: 0,
                     checked: 0,

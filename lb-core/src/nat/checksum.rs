@@ -87,6 +87,12 @@ impl AddAssign for Delta {
 pub(crate) struct Change(pub(crate) u16);
 
 impl Change {
+    /// Of a sum of words in that order.
+    #[inline(always)]
+    pub(super) const fn of(sum: u64) -> Self {
+        Self(fold(sum))
+    }
+
     /// Of each of these, what putting the old words back adds if they are `undone`: the complement. Not a branch either way.
     ///
     /// Of a change that comes to nothing the complement is 0, as no folded sum of some words is. It leaves every checksum as it
@@ -137,6 +143,7 @@ impl Change {
     }
 }
 
+#[cfg(test)]
 impl From<Delta> for Change {
     fn from(delta: Delta) -> Self {
         Self(u16::from_le_bytes(fold(delta.0).to_be_bytes()))
@@ -164,10 +171,10 @@ const fn halves(bits: u128) -> u64 {
 
 /// The sixteen bits of a sum, carries added back in. 0 only for 0.
 const fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + (sum & 0xffff)) as u16
+    let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let sum = sum.wrapping_add(carry as u32);
+    let (sum, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
+    sum.wrapping_add(carry as u16)
 }
 
 #[cfg(test)]

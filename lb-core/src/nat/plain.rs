@@ -3,25 +3,21 @@
 use bytemuck::{Pod, must_cast};
 
 use super::Checksum;
-use super::checksum::{Change, Delta};
+use super::checksum::Change;
 use crate::tuple::Family;
 use crate::tuple::packed::Packed;
 use crate::wire::plain::Plain;
 use crate::wire::{ipv4, ipv6, tcp, udp};
 
-/// What replacing one tuple by another adds to sums: of the addresses, and of addresses and ports.
+/// What replacing one tuple by another adds to sums: of the addresses, and of addresses and ports. The complement of what goes and
+/// what comes are added as they lie in a packet, 32 bits at a time, as 2^16 is 1 modulo 65535 (RFC 1071 §2 (B), (C)).
+#[inline(always)]
 pub(crate) fn changes(from: &Packed, to: &Packed) -> [Change; 2] {
-    let word = |from: u64, to: u64| {
-        let ([a, b], [c, d]): ([[u8; 4]; 2], [[u8; 4]; 2]) =
-            (must_cast(from.to_le_bytes()), must_cast(to.to_le_bytes()));
-        Delta::pair(a, c) + Delta::pair(b, d)
-    };
-    let mut addresses = word(from.addresses[0], to.addresses[0]);
-    if from.family == Family::V6 {
-        from.addresses.iter().zip(to.addresses).skip(1).for_each(|(from, to)| addresses += word(*from, to));
-    }
-    let ports = Delta::pair(from.ports().to_le_bytes(), to.ports().to_le_bytes());
-    [addresses.into(), (addresses + ports).into()]
+    let pair = |from: u32, to: u32| u64::from(!from) + u64::from(to);
+    let word = |from: u64, to: u64| pair(from as u32, to as u32) + pair((from >> 32) as u32, (to >> 32) as u32);
+    let words = from.addresses.iter().zip(to.addresses).take(if from.family == Family::V4 { 1 } else { 4 });
+    let addresses = words.fold(0, |sum: u64, (from, to)| sum.wrapping_add(word(*from, to)));
+    [addresses, addresses.wrapping_add(pair(from.ports(), to.ports()))].map(Change::of)
 }
 
 /// Puts `to` in the place of a packet's tuple, whose differences are [`changes`]. `plain` is what

@@ -60,14 +60,25 @@ impl PortRange {
 
     /// Ports to try in this order, each once, `tries` at most: those from one that `start`, a random number, names, in turn.
     pub fn candidates(&self, start: u32, tries: u32) -> impl Iterator<Item = u16> + use<> {
-        let Self { first, before, resume, count, step } = *self;
-        // Without a division for the numbers that there nearly always are.
-        let around = move |n: u32| if n < count { n } else { n.checked_rem(count).unwrap_or(0) };
-        (0..count.min(tries)).map(move |tried| {
-            let nth = around(around(start) + tried);
-            let port = if nth < before { first + nth * step } else { resume + (nth - before) * step };
-            port as u16
-        })
+        let range = *self;
+        (0..self.count.min(tries)).map(move |tried| range.candidate(range.around(start) + tried))
+    }
+
+    /// The first of the [`candidates`](Self::candidates) from `start` on.
+    #[inline]
+    pub fn candidate(&self, start: u32) -> u16 {
+        let nth = self.around(start);
+        let port = match nth.checked_sub(self.before) {
+            None => self.first + nth * self.step,
+            Some(behind) => self.resume + behind * self.step,
+        };
+        port as u16
+    }
+
+    /// Modulo the count, without a division for the numbers that there nearly always are.
+    #[inline]
+    fn around(&self, n: u32) -> u32 {
+        if n < self.count { n } else { n.checked_rem(self.count).unwrap_or(0) }
     }
 }
 

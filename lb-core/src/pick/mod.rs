@@ -21,15 +21,23 @@ pub(crate) struct Chooser<'b, L> {
 }
 
 impl<L: Fn(&Backend) -> u32> Chooser<'_, L> {
-    /// A backend for a new flow; `None` if the pool is empty.
+    /// A backend for a new flow; `None` if the pool is empty. What most services have is chosen by in line.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn choose(self, segment: &Segment<'_>, pool: Pool, tuple: &Tuple) -> Option<Backend> {
+        match segment.scheduler() {
+            Scheduler::Random => self.draw(segment, pool),
+            other => self.choose_by(other, segment, pool, tuple),
+        }
+    }
+
+    #[inline(never)]
+    fn choose_by(self, scheduler: Scheduler, segment: &Segment<'_>, pool: Pool, tuple: &Tuple) -> Option<Backend> {
         let size = segment.pool_size(pool);
         let hashed = |address| {
             let hash = Key::new(self.key).address(address, 0);
             segment.member(pool, (((hash >> 32) * size as u64) >> 32) as usize)
         };
-        match segment.scheduler() {
+        match scheduler {
             Scheduler::Maglev if segment.maglev_size(pool) > 0 => {
                 let hash = Key::new(self.key).tuple(tuple);
                 segment.maglev(pool, (((hash >> 32) * u64::from(segment.maglev_size(pool))) >> 32) as u32)
@@ -45,8 +53,14 @@ impl<L: Fn(&Backend) -> u32> Chooser<'_, L> {
             }
             Scheduler::SourceHash => hashed(tuple.source),
             Scheduler::DestinationHash => hashed(tuple.destination),
-            Scheduler::Random | Scheduler::Maglev => segment.member(pool, self.rng.below(size as u32) as usize),
+            Scheduler::Random | Scheduler::Maglev => self.draw(segment, pool),
         }
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn draw(self, segment: &Segment<'_>, pool: Pool) -> Option<Backend> {
+        let size = segment.pool_size(pool) as u32;
+        segment.member(pool, self.rng.below(size) as usize)
     }
 }
 

@@ -240,7 +240,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
             let Some(number) = number else { continue };
             self.put_slot(number, Slot { id: slot.id, start, length: slot.length, epoch: 0 });
             for vip in vips(&slot, content) {
-                self.list(image::question(&vip), number, directory::place(start, vip.class));
+                self.list(image::question(&vip), number, directory::target(start, vip.class));
                 if let Some(question) = image::address_question(&vip) {
                     let claims = self.ask(question).map_or(0, |claims| claims.number());
                     self.list(question, claims + 1, 0);
@@ -296,12 +296,12 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> RuleTable<M> {
         }
     }
 
-    fn list(&mut self, question: Question, number: u32, place: u32) {
+    fn list(&mut self, question: Question, number: u32, target: u32) {
         let news = self.ask(question).is_none();
         let (at, length) = self.parts.directory;
         let hash = self.hash;
         if let Some(bytes) = self.memory.as_mut().get_mut(at..).and_then(|rest| rest.get_mut(..length)) {
-            directory::insert(bytes, &hash, question, number, place);
+            directory::insert(bytes, &hash, question, number, target);
         }
         if let Some(room) = self.room.as_mut().filter(|_| news) {
             room.entries += 1;

@@ -7,6 +7,9 @@ use crate::packet::Origin;
 use crate::tuple::{Address, Protocol, Tuple};
 use crate::verdict::{DropReason, RejectReason};
 
+/// A service port's slot, its segment, and the class of the Vip or node port that is dialled.
+pub(crate) type Owner<'r> = (u32, Segment<'r>, VipClass);
+
 /// What becomes of a new flow, and by which rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision<'r> {
@@ -72,30 +75,30 @@ pub(crate) enum Receiver {
 impl<M: AsRef<[u8]>> RuleTable<M> {
     /// What becomes of a new flow that begins with a packet of this tuple.
     pub fn decide(&self, tuple: &Tuple, origin: Origin) -> Decision<'_> {
-        match self.node() {
-            Some(node) => self.decide_of(&node, tuple, origin, None),
-            None => Decision::pass(Source { kind: SourceKind::Outside, loopback: false }),
+        let Some(node) = self.node() else {
+            return Decision::pass(Source { kind: SourceKind::Outside, loopback: false });
+        };
+        match self.owner(tuple, &node, None) {
+            Some(owner) => self.decide_for(&node, tuple, origin, owner),
+            None => {
+                let source = self.source(&node, tuple.source, origin);
+                Decision { fate: self.unmatched(&node, tuple, source), ..Decision::pass(source) }
+            }
         }
     }
 
-    /// [`decide`](Self::decide) where the node's section is at hand, and it may be known already who has the Vip that the tuple
-    /// dials.
+    /// [`decide`](Self::decide) where the node's section is at hand, and it is known which service port the tuple dials.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(crate) fn decide_of<'r>(
+    pub(crate) fn decide_for<'r>(
         &'r self,
         node: &NodeRules<'_>,
         tuple: &Tuple,
         origin: Origin,
-        owner: Option<Answer<'_>>,
+        (slot, segment, class): Owner<'r>,
     ) -> Decision<'r> {
-        let facts = |address| if self.screen.may_be_nodes(address) { node.address(address) } else { 0 };
-        let own = facts(tuple.source) & node::address::OWN != 0;
-        let source = source(node, tuple.source, own, origin);
-        let Some((slot, segment, class)) = self.owner(tuple, node, owner) else {
-            return Decision { fate: self.unmatched(node, tuple, source), ..Decision::pass(source) };
-        };
+        let source = self.source(node, tuple.source, origin);
         let local = segment.is_local(class);
-        let (way, kind) = way_in(facts(tuple.destination), class, source.kind);
+        let (way, kind) = way_in(|| self.facts(node, tuple.destination), class, source.kind);
         let row = node.row(tuple.destination.family(), way, kind, local);
         let mut fate = fate(node, &segment, class, tuple, row);
         if matches!(fate, Fate::Reject(_) | Fate::Pass) && is_guarded(node, tuple.destination, source) {
@@ -115,6 +118,27 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         }
     }
 
+    /// What is known of an address as one of the node's.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn facts(&self, node: &NodeRules<'_>, address: Address) -> u8 {
+        if self.screen.may_be_nodes(address) { node.address(address) } else { 0 }
+    }
+
+    /// Who sends a packet (§1, §8.4).
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn source(&self, node: &NodeRules<'_>, address: Address, origin: Origin) -> Source {
+        let loopback = address.is_loopback();
+        let own = origin == Origin::Node || loopback || self.facts(node, address) & node::address::OWN != 0;
+        let pod = origin == Origin::Pod || node.is_pod(address);
+        let kind = match (own, pod) {
+            (true, true) => SourceKind::NodeAsPod,
+            (true, false) => SourceKind::Node,
+            (false, true) => SourceKind::Pod,
+            (false, false) => SourceKind::Outside,
+        };
+        Source { kind, loopback }
+    }
+
     /// Whether no rule can be about a packet to this address: it passes, whoever sends it. True of most packets on a node,
     /// and quickly told; false may be said too often.
     #[inline]
@@ -130,12 +154,7 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
 
     /// The service port that a tuple dials (§6.1): an exact Vip first, whose `owner` may be known already, then a node port.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(crate) fn owner(
-        &self,
-        tuple: &Tuple,
-        node: &NodeRules<'_>,
-        owner: Option<Answer<'_>>,
-    ) -> Option<(u32, Segment<'_>, VipClass)> {
+    pub(crate) fn owner(&self, tuple: &Tuple, node: &NodeRules<'_>, owner: Option<Answer<'_>>) -> Option<Owner<'_>> {
         let found = if let Some(owner) = owner { self.owned(owner) } else { self.vip_owner(tuple) };
         if found.is_some() {
             return found;
@@ -157,11 +176,11 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         directory::find(self.directory(), &self.hash, Question::Vip(address, port, protocol))
     }
 
-    fn vip_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
+    fn vip_owner(&self, tuple: &Tuple) -> Option<Owner<'_>> {
         self.owned(self.dialled((tuple.destination, tuple.destination_port, tuple.protocol))?)
     }
 
-    fn node_port_owner(&self, tuple: &Tuple) -> Option<(u32, Segment<'_>, VipClass)> {
+    fn node_port_owner(&self, tuple: &Tuple) -> Option<Owner<'_>> {
         self.owned(self.ask(Question::node_port(tuple.destination, tuple.destination_port, tuple.protocol))?)
     }
 
@@ -229,30 +248,17 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     }
 }
 
-/// Who sends a packet (§1, §8.4).
-#[cfg_attr(target_pointer_width = "64", inline(always))]
-fn source(node: &NodeRules<'_>, address: Address, own: bool, origin: Origin) -> Source {
-    let loopback = address.is_loopback();
-    let own = own || origin == Origin::Node || loopback;
-    let pod = origin == Origin::Pod || node.is_pod(address);
-    let kind = match (own, pod) {
-        (true, true) => SourceKind::NodeAsPod,
-        (true, false) => SourceKind::Node,
-        (false, true) => SourceKind::Pod,
-        (false, false) => SourceKind::Outside,
-    };
-    Source { kind, loopback }
-}
-
 /// As what class of traffic, and from whom, the rules see a packet to one of the node's addresses, of these facts.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
-fn way_in(facts: u8, class: VipClass, kind: SourceKind) -> (VipClass, SourceKind) {
-    let open = facts & node::address::NODE_PORTS != 0;
+fn way_in(facts: impl Fn() -> u8, class: VipClass, kind: SourceKind) -> (VipClass, SourceKind) {
+    let open = || facts() & node::address::NODE_PORTS != 0;
     match class {
         // §6.9: where node ports are not open, no chain takes a packet past a Local policy (§7.4).
-        VipClass::NodePort if !open => (class, SourceKind::Outside),
+        VipClass::NodePort if !open() => (class, SourceKind::Outside),
         // §6.8: what the node sends to itself comes in again, past what looks at what comes in.
-        VipClass::ExternalIp | VipClass::LoadBalancer if facts & node::address::OWN != 0 => (VipClass::NodePort, kind),
+        VipClass::ExternalIp | VipClass::LoadBalancer if facts() & node::address::OWN != 0 => {
+            (VipClass::NodePort, kind)
+        }
         _ => (class, kind),
     }
 }

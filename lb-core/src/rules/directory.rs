@@ -62,28 +62,28 @@ impl Answer<'_> {
         u32_at(self.0, 4).unwrap_or(0)
     }
 
-    /// To a Vip or node port: where its segment begins, and its class ([`place`]).
+    /// To a Vip or node port: where its segment begins, and its class ([`target`]).
     #[inline]
-    pub(crate) fn place(self) -> u32 {
+    pub(crate) fn target(self) -> u32 {
         u32_at(self.0, 12).unwrap_or(0)
     }
 
     /// Where the segment begins of the service port that has the Vip.
     #[inline]
     pub(crate) fn start(self) -> usize {
-        (self.place() & !3) as usize
+        (self.target() & !3) as usize
     }
 
     /// The class of the Vip.
     #[inline]
     pub(crate) fn class(self) -> VipClass {
-        VipClass::from_bits(self.place() as u8 & 3)
+        VipClass::from_bits(self.target() as u8 & 3)
     }
 }
 
 /// What whoever dials a Vip or a node port need not read a slot and a list of Vips for: where the segment begins, which is at
 /// a multiple of four, and in the two bits that this leaves, the Vip's class.
-pub(crate) const fn place(start: u32, class: VipClass) -> u32 {
+pub(crate) const fn target(start: u32, class: VipClass) -> u32 {
     start & !3 | class as u32
 }
 
@@ -91,7 +91,7 @@ pub(crate) const fn place(start: u32, class: VipClass) -> u32 {
 ///
 /// ```text
 ///  0        4        8      10    11    12        16                32
-///  | hash   | number | port |proto|kind | place   | address or id   |
+///  | hash   | number | port |proto|kind | target  | address or id   |
 /// ```
 /// `kind` 0 is an empty entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ struct Entry {
     hash: u32,
     key: (u128, u16, u8, u8),
     number: u32,
-    place: u32,
+    target: u32,
 }
 
 /// An entry's bytes.
@@ -124,7 +124,7 @@ impl Entry {
             hash: u32_at(bytes, 0)?,
             key: (u128_at(bytes, 16)?, u16_at(bytes, 8)?, bytes[10], kind),
             number: u32_at(bytes, 4)?,
-            place: u32_at(bytes, 12)?,
+            target: u32_at(bytes, 12)?,
         })
     }
 
@@ -136,7 +136,7 @@ impl Entry {
         put_u16(bytes, 8, self.key.1);
         bytes[10] = self.key.2;
         bytes[11] = self.key.3;
-        put_u32(bytes, 12, self.place);
+        put_u32(bytes, 12, self.target);
         put_u128(bytes, 16, self.key.0);
     }
 
@@ -270,11 +270,11 @@ fn run(bytes: &[u8], hash: u32) -> impl Iterator<Item = (usize, &Bytes)> {
 }
 
 /// Sets the answer to this question; false if there was no room.
-pub(crate) fn insert(bytes: &mut [u8], hash: &Hash, question: Question, number: u32, place: u32) -> bool {
+pub(crate) fn insert(bytes: &mut [u8], hash: &Hash, question: Question, number: u32, target: u32) -> bool {
     let known = locate(bytes, hash, question).map(|(at, _)| at);
     let room = room(bytes);
     let (hash, key) = hash.of(question);
-    let mut carried = Entry { hash, key, number, place };
+    let mut carried = Entry { hash, key, number, target };
     if let Some(at) = known {
         carried.write(bytes, at);
         return true;
@@ -340,7 +340,7 @@ pub(crate) fn check(bytes: &[u8], hash: &Hash) -> Option<Totals> {
         }
         match question {
             Question::Vip(..) | Question::NodePort(..) => totals.frontends += 1,
-            _ if entry.place != 0 => return None,
+            _ if entry.target != 0 => return None,
             Question::ClusterIp(_) | Question::OtherIp(_) => totals.addresses += u64::from(entry.number),
             Question::Segment(_) => totals.segments += 1,
         }
@@ -391,7 +391,7 @@ mod tests {
             }
             if step % 50 == 0 {
                 for n in 0..120 {
-                    let found = find(&bytes, &hash, question(n)).map(|answer| (answer.number(), answer.place()));
+                    let found = find(&bytes, &hash, question(n)).map(|answer| (answer.number(), answer.target()));
                     assert_eq!(found, model.get(&n).copied());
                 }
                 let mut fresh = vec![0; 32 * 100];

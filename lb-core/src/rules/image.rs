@@ -26,7 +26,7 @@ pub(crate) const LINE: usize = 64;
 /// Bytes of a slot: id, where its bytes begin and how many they are, the generation they came with.
 pub(crate) const SLOT: usize = 24;
 /// While one slot is checked, what the one this many behind it needs is asked for, for as many Vips as most have.
-const AHEAD: usize = 8;
+const CHECKED_AHEAD: usize = 8;
 const MOST_VIPS: usize = 4;
 /// The checksum covers what follows it.
 pub(crate) const CHECKED_FROM: usize = 24;
@@ -141,7 +141,7 @@ impl<'i> Image<'i> {
         let mut end = self.zeros_from(slots_end).ok_or(unsound(slots_end))? + self.directory.len();
         let mut counted = directory::Totals { frontends: 0, addresses: 0, segments: 0 };
         let mut ahead = self.slots();
-        ahead.by_ref().take(AHEAD).for_each(|slot| self.ask_for(&slot, &hash));
+        ahead.by_ref().take(CHECKED_AHEAD).for_each(|slot| self.ask_for(&slot, &hash));
         for (number, slot) in self.slots().enumerate() {
             if let Some(slot) = ahead.next() {
                 self.ask_for(&slot, &hash);
@@ -176,8 +176,8 @@ impl<'i> Image<'i> {
             for vip in if slot.length > 0 { Some(segment.vips()) } else { None }.into_iter().flatten() {
                 counted.frontends += 1;
                 let owner = directory::find(self.directory, &hash, question(&vip));
-                let owner = owner.map(|owner| (owner.number(), owner.place()));
-                if owner != Some((number as u32, directory::place(slot.start, vip.class))) {
+                let owner = owner.map(|owner| (owner.number(), owner.target()));
+                if owner != Some((number as u32, directory::target(slot.start, vip.class))) {
                     return Err(unsound(slot.start as usize));
                 }
                 if let Some(question) = address_question(&vip) {

@@ -206,9 +206,9 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
     /// Asks for what a new flow reads of a service port.
     pub(crate) fn prefetch_segment(&self, owner: Answer<'_>) {
         /// As much as lies before the Vips of most.
-        const AHEAD: usize = 192;
+        const BEGINNING: usize = 192;
         let segment = self.memory.as_ref().get(self.parts.segments + owner.start()..).unwrap_or_default();
-        segment.iter().take(AHEAD).step_by(64).for_each(|byte| prefetch(byte));
+        segment.iter().take(BEGINNING).step_by(64).for_each(|byte| prefetch(byte));
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]

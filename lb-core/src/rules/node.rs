@@ -134,7 +134,7 @@ impl Row {
 
     /// Its place in the table: by class (ClusterIP, other address, node port), source, policy (Cluster,
     /// Local).
-    pub(crate) const fn place(class: VipClass, source: SourceKind, local: bool) -> usize {
+    pub(crate) const fn index(class: VipClass, source: SourceKind, local: bool) -> usize {
         let class = match class {
             VipClass::ClusterIp => 0,
             VipClass::ExternalIp | VipClass::LoadBalancer => 1,
@@ -188,10 +188,10 @@ impl<'r> NodeRules<'r> {
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn row(&self, family: Family, class: VipClass, source: SourceKind, local: bool) -> Row {
-        let place = Row::place(class, source, local);
+        let index = Row::index(class, source, local);
         let [v4, v6] = ROWS;
         let rows = if family == Family::V4 { v4 } else { v6 };
-        Row(u8_at(self.head, rows + place).unwrap_or(0))
+        Row(u8_at(self.head, rows + index).unwrap_or(0))
     }
 
     /// What becomes of flows of this protocol whose backend stopped serving.
@@ -250,7 +250,24 @@ impl<'r> NodeRules<'r> {
         at: usize,
         count: usize,
     ) -> impl Iterator<Item = &'r [u8; SIZE]> + use<'r, SIZE> {
-        self.bytes.get(at..).unwrap_or(&[]).as_chunks().0.iter().take(count)
+        let mut rest = self.bytes.get(at..).and_then(|rest| rest.get(..count * SIZE)).unwrap_or(&[]);
+        core::iter::from_fn(move || {
+            let (entry, behind) = rest.split_first_chunk()?;
+            rest = behind;
+            Some(entry)
+        })
+    }
+
+    /// The first of such entries that begins with a block that holds this address.
+    #[allow(clippy::manual_find, reason = "`find` is not inlined, and is handed what it looks for in memory")]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn holding<const SIZE: usize>(&self, at: usize, count: usize, address: Address) -> Option<&'r [u8; SIZE]> {
+        for entry in self.entries(at, count) {
+            if entry.first_chunk().is_some_and(|block| holds(block, address)) {
+                return Some(entry);
+            }
+        }
+        None
     }
 
     /// What is known of this address as one of the node's: bits of [`address`].
@@ -262,7 +279,7 @@ impl<'r> NodeRules<'r> {
     /// Whether this is a pod's address, by the local detector.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn is_pod(&self, address: Address) -> bool {
-        self.entries::<PREFIX>(self.sources(), self.count(80)).any(|block| holds(block, address))
+        self.holding::<PREFIX>(self.sources(), self.count(80), address).is_some()
     }
 
     /// The blocks of all of the node's addresses.
@@ -312,8 +329,7 @@ impl<'r> NodeRules<'r> {
     /// The node's own address to masquerade with towards `destination`: the first whose prefix holds it.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn masquerade(&self, destination: Address) -> Option<Address> {
-        let mut all = self.entries::<MASQUERADE>(self.masquerades(), self.count(86));
-        let row = all.find(|row| row.first_chunk().is_some_and(|block| holds(block, destination)))?;
+        let row = self.holding::<MASQUERADE>(self.masquerades(), self.count(86), destination)?;
         Some(Address::from_bits(u128_at(row, PREFIX)?))
     }
 

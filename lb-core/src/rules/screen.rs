@@ -37,19 +37,19 @@ impl Screen {
     /// Whether this may be an address of the node's.
     #[inline(always)]
     pub(super) fn may_be_nodes(&self, address: Address) -> bool {
-        self.node.may_hold(place(stretch(address).0)) || address.is_loopback()
+        self.node.may_hold(bit_of(stretch(address).0)) || address.is_loopback()
     }
 
     /// Whether the node's section may have rules for this address.
     #[inline(always)]
     pub(super) fn may_be_ruled(&self, address: Address) -> bool {
-        self.ruled.may_hold(place(stretch(address).0)) || self.may_be_nodes(address)
+        self.ruled.may_hold(bit_of(stretch(address).0)) || self.may_be_nodes(address)
     }
 
     /// Whether this may be a service's address.
     #[inline(always)]
     pub(super) fn may_be_claimed(&self, address: Address) -> bool {
-        self.claimed.may_hold(place(stretch(address).0))
+        self.claimed.may_hold(bit_of(stretch(address).0))
     }
 }
 
@@ -81,7 +81,7 @@ impl Sieve {
             return;
         }
         for bits in (bits..).take(count) {
-            let (word, bit) = place(bits);
+            let (word, bit) = bit_of(bits);
             if let Some(word) = self.stretches.get_mut(word) {
                 *word |= bit;
             }
@@ -101,7 +101,7 @@ const fn stretch(address: Address) -> (u64, u8) {
 }
 
 #[inline(always)]
-const fn place(stretch: u64) -> (usize, u64) {
+const fn bit_of(stretch: u64) -> (usize, u64) {
     // Fibonacci hashing (Knuth, TAOCP vol. 3, §6.4).
     let hash = stretch.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BITS);
     ((hash >> 6) as usize, 1 << (hash & 63))
@@ -115,7 +115,7 @@ mod tests {
     fn what_lies_in_a_block_is_let_through_and_most_else_is_not() {
         let v6 = |high: u128, low: u128| Address::from_bits(high << 96 | low);
         let mut sieve = Sieve::EMPTY;
-        let holds = |sieve: &Sieve, address| sieve.may_hold(place(stretch(address).0));
+        let holds = |sieve: &Sieve, address| sieve.may_hold(bit_of(stretch(address).0));
         assert!(!holds(&sieve, Address::v4([10, 0, 0, 1])));
         for block in [
             Prefix::host(Address::v4([192, 0, 2, 1])),

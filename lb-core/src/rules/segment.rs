@@ -241,12 +241,17 @@ impl<'r> Segment<'r> {
         if number >= self.backends() {
             return None;
         }
-        let size = self.backend_size();
-        let at = self.lists().backends + number * size;
-        let record = self.bytes.get(at..)?.get(..size)?;
+        let at = self.lists().backends + number * self.backend_size();
+        let records = self.bytes.get(at..)?;
         let (address, rest) = match self.family() {
-            Family::V4 => (Address::from_v4_bits(u32_at(record, 0)?), u32_at(record, 4)?),
-            Family::V6 => (Address::from_bits(u128_at(record, 0)?), u32_at(record, 16)?),
+            Family::V4 => {
+                let record: &[u8; 8] = records.first_chunk()?;
+                (Address::from_v4_bits(u32_at(record, 0)?), u32_at(record, 4)?)
+            }
+            Family::V6 => {
+                let record: &[u8; 20] = records.first_chunk()?;
+                (Address::from_bits(u128_at(record, 0)?), u32_at(record, 16)?)
+            }
         };
         let facts = rest >> 16;
         Some(Backend { address, port: rest as u16, serving: facts & 1 != 0, local: facts & 2 != 0 })

@@ -41,6 +41,17 @@ impl Packed {
         self.label
     }
 
+    /// Whether they are the same, both of this family.
+    #[inline(always)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let [[a, b, c, d], [e, f, g, h]] = [self.addresses, other.addresses];
+        let longer = match self.family {
+            Family::V4 => 0,
+            Family::V6 => (b ^ f) | (c ^ g) | (d ^ h),
+        };
+        (a ^ e) | longer == 0 && (self.ports ^ other.ports) | (self.label ^ other.label) == 0
+    }
+
     /// The same, said to be of the family that it is of: from there on the compiler knows it.
     #[inline(always)]
     pub(crate) const fn known_as(self, family: Family) -> Self {

@@ -18,17 +18,17 @@ pub(crate) struct Header {
     pub(crate) destination: [u8; 16],
 }
 
-/// What every extension header begins with, here with as much as a Routing header's (RFC 8200 §4.4).
-/// None is shorter than eight bytes (RFC 6564 §4).
+/// What every extension header begins with, here with as much as a Routing header's (RFC 8200 §4.4), or of a Hop-by-Hop
+/// Options header the first option's type and length. None is shorter than eight bytes (RFC 6564 §4).
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Extension {
     next: u8,
     /// In units of eight bytes, the first not counted.
     length: u8,
-    _routing_type: u8,
+    kind: u8,
     segments_left: u8,
-    _rest: [u8; 4],
+    rest: [u8; 4],
 }
 
 /// A Fragment header (RFC 8200 §4.5).
@@ -49,6 +49,8 @@ const MORE_FRAGMENTS: u16 = 0x0001;
 // value covers the addresses (RFC 4302 §3.3.3) and forbids translation; for both, as over IPv4, they
 // are the protocol that the packet carries.
 const HOP_BY_HOP: u8 = 0;
+/// Type and length of the Jumbo Payload option (RFC 2675 §2), which its alignment makes the first where it is.
+const JUMBO: [u8; 2] = [0xc2, 4];
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
@@ -78,7 +80,7 @@ pub(super) fn read(data: &[u8], at: usize) -> Result<Network, Malformed> {
         length => transport + usize::from(length),
     };
     let Chain { protocol, transport, fragment } = if is_extension(header.next) {
-        walk(data, header.next, transport, end)?
+        walk(data, header.next, transport, end, header.payload_length == [0; 2])?
     } else {
         Chain { protocol: Protocol(header.next), transport, fragment: None }
     };
@@ -98,9 +100,10 @@ fn is_extension(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS | MOBILITY | HOST_IDENTITY | SHIM6)
 }
 
-/// Steps over the extension headers, of which there is one at least and may be [`MAX_EXTENSIONS`].
+/// Steps over the extension headers, of which there is one at least and may be [`MAX_EXTENSIONS`]. It may be a `jumbo`gram if
+/// the IP header tells no length.
 #[cold]
-fn walk(data: &[u8], first: u8, transport: usize, end: usize) -> Result<Chain, Malformed> {
+fn walk(data: &[u8], first: u8, transport: usize, end: usize, jumbo: bool) -> Result<Chain, Malformed> {
     let mut chain = Chain { protocol: Protocol(first), transport, fragment: None };
     for _ in 0..MAX_EXTENSIONS {
         let at = chain.transport;
@@ -121,6 +124,13 @@ fn walk(data: &[u8], first: u8, transport: usize, end: usize) -> Result<Chain, M
             let header: &Extension = view(data, at).ok_or(Malformed::Truncated)?;
             if kind == ROUTING && header.segments_left != 0 {
                 return Ok(chain);
+            }
+            if kind == HOP_BY_HOP && [header.kind, header.segments_left] == JUMBO {
+                // RFC 2675 §3: only where the IP header tells no length, and one that it could not have told.
+                let [high, low, ..] = header.rest;
+                if !jumbo || [high, low] == [0, 0] {
+                    return Err(Malformed::IpHeader);
+                }
             }
             chain.protocol = Protocol(header.next);
             (usize::from(header.length) + 1) * 8

@@ -41,17 +41,17 @@ impl FlowTable<'_> {
     }
 
     /// Hangs a flow at the end of its class's list.
-    pub(super) fn enlist(&mut self, flow: u32, class: Class) {
-        let family = self.family(flow);
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn enlist(&mut self, family: Family, flow: u32, class: Class) {
         let Some(list) = self.slab(family).and_then(|slab| slab.lists.get_mut(class as usize)) else { return };
         let tail = core::mem::replace(&mut list.tail, flow);
         if tail == NONE {
             list.head = flow;
         }
-        if let Some(entry) = self.entry_mut(FlowId(tail)) {
+        if let Some(entry) = self.entry_of(family, tail) {
             entry.next = flow;
         }
-        if let Some(entry) = self.entry_mut(FlowId(flow)) {
+        if let Some(entry) = self.entry_of(family, flow) {
             (entry.previous, entry.next) = (tail, NONE);
         }
     }
