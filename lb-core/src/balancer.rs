@@ -162,21 +162,41 @@ impl<'m, M: AsRef<[u8]>> Balancer<'m, M> {
                     (None, _) => {}
                 }
             }
-            names.iter().for_each(|name| self.flows.prefetch_rest(*name));
+            if self.flows.has_wide() {
+                names.iter().for_each(|name| self.flows.prefetch_rest(*name));
+            }
             let begun = self.flows.begun();
-            let offers = if unknown { self.look_ahead(packets, &plain, &spots, &mut names) } else { None };
-            let Some(offers) = offers else {
-                for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
-                    self.conclude(packet, plain, *name, begun);
-                }
+            if unknown {
+                self.conclude_newcomers(packets, &plain, &spots, &mut names, begun);
                 continue;
-            };
-            let read = plain.iter().zip(&spots).zip(&names);
-            for ((packet, ((plain, spot), name)), offer) in packets.iter_mut().zip(read).zip(&offers) {
-                match (plain, offer) {
-                    (Some(plain), Some(offer)) if self.take_up(packet, plain, *spot, offer) => {}
-                    _ => self.conclude(packet, plain, *name, begun),
-                }
+            }
+            for ((packet, plain), name) in packets.iter_mut().zip(&plain).zip(&names) {
+                self.conclude(packet, plain, *name, begun);
+            }
+        }
+    }
+
+    /// Judges a chunk that has packets of no known flow. Apart from chunks that have none, so that those are all the quicker.
+    #[inline(never)]
+    fn conclude_newcomers(
+        &mut self,
+        packets: &mut [Packet<'_>],
+        plain: &[Option<Plain>; CHUNK],
+        spots: &[Spot; CHUNK],
+        names: &mut [Name; CHUNK],
+        begun: u64,
+    ) {
+        let Some(offers) = self.look_ahead(packets, plain, spots, names) else {
+            for ((packet, plain), name) in packets.iter_mut().zip(plain).zip(names) {
+                self.conclude(packet, plain, *name, begun);
+            }
+            return;
+        };
+        let read = plain.iter().zip(spots).zip(names);
+        for ((packet, ((plain, spot), name)), offer) in packets.iter_mut().zip(read).zip(&offers) {
+            match (plain, offer) {
+                (Some(plain), Some(offer)) if self.take_up(packet, plain, *spot, offer) => {}
+                _ => self.conclude(packet, plain, *name, begun),
             }
         }
     }

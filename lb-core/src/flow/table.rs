@@ -173,6 +173,12 @@ impl<'m> FlowTable<'m> {
         }
     }
 
+    /// Whether there is room for entries of two lines.
+    #[inline(always)]
+    pub(crate) fn has_wide(&self) -> bool {
+        !self.v6.is_empty()
+    }
+
     /// Asks for the rest of a candidate's entry if it has two lines. Asking for the second lines of a batch after all of the first
     /// ones is measured to be quicker than line by line.
     #[inline(always)]
