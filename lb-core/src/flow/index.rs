@@ -91,7 +91,9 @@ pub(super) struct Index<'m> {
 
 /// The buckets for this many keys: at most 60 % full, where one key in fifty is not in its first bucket.
 pub(super) const fn buckets(keys: usize) -> usize {
-    (keys * 10).div_ceil(WAYS * 6) + 2
+    const SHARE: usize = WAYS * 3;
+    // Five buckets for so many, and for those left over: nothing that could be too large for a word.
+    keys / SHARE * 5 + (keys % SHARE * 5).div_ceil(SHARE) + 2
 }
 
 impl<'m> Index<'m> {

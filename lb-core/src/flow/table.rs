@@ -23,7 +23,9 @@ pub(crate) const MAX_FLOWS: u32 = 1 << 28;
 
 /// Blocks for a table of this many flows.
 pub(crate) const fn blocks(v4: u32, v6: u32) -> usize {
-    index::buckets((v4 as usize + v6 as usize) * 2) + v4 as usize + v6 as usize * 2
+    let (v4, v6) = (v4 as usize, v6 as usize);
+    let (keys, entries) = (v4.saturating_add(v6).saturating_mul(2), v4.saturating_add(v6.saturating_mul(2)));
+    index::buckets(keys).saturating_add(entries)
 }
 
 pub(crate) struct FlowTable<'m> {

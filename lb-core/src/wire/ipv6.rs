@@ -49,7 +49,7 @@ const MORE_FRAGMENTS: u16 = 0x0001;
 // value covers the addresses (RFC 4302 §3.3.3) and forbids translation; for both, as over IPv4, they
 // are the protocol that the packet carries.
 const HOP_BY_HOP: u8 = 0;
-/// Type and length of the Jumbo Payload option (RFC 2675 §2), which its alignment makes the first where it is.
+/// Type and length of the Jumbo Payload option (RFC 2675 §2), looked for as the first, where all send it; padding may come before it.
 const JUMBO: [u8; 2] = [0xc2, 4];
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
