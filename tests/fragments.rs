@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::cluster::{twins, web};
+use common::cluster::{node, twins, web};
 use common::frames::{self, ETHERNET, check_checksums, fragments, frame_with, sliced};
 use common::lab::{Lab, SIZES, config};
 use etherparse::{IpNumber, Ipv6FragmentHeader, Ipv6HeaderSlice, NetSlice, SlicedPacket};
+use lb_core::control::{Mode, Node, Proxy};
 use lb_core::flow::State;
 use lb_core::{DropReason, Meta, Sizes, Timeouts, Verdict};
 use std::collections::BTreeMap;
@@ -385,6 +386,19 @@ fn no_room_for_another_datagram() {
     assert_eq!(lab.send(&datagram(2)[0]).verdict, Verdict::Drop(DropReason::FragmentTableFull));
     assert!(matches!(lab.send(&datagram(0)[1]).verdict, Verdict::Forward { .. }), "one is complete");
     assert!(matches!(lab.send(&datagram(2)[0]).verdict, Verdict::Forward { .. }));
+}
+
+/// nftables mode drops what a Service's address range has of no Service (SEMANTICS §6.6), in pieces and out of order as well.
+#[test]
+fn fragments_to_an_unallocated_cluster_ip_wait_for_their_first() {
+    let nftables = Node { proxy: Proxy { mode: Mode::NFTABLES, ..node().proxy }, ..node() };
+    let mut lab = Lab::new(nftables, [web(&["10.244.1.2 node-a"])]);
+    let [first, later] = &fragments(&frame_with("udp", CLIENT, "10.96.0.200:53", &payload()), &[1208], 3)[..] else {
+        panic!("two pieces")
+    };
+    let (out, words) = through(&mut lab, &[later.clone(), first.clone()]);
+    assert_eq!(words, ["hold", "unallocated-cluster-ip", "again: unallocated-cluster-ip"]);
+    assert!(out.is_empty());
 }
 
 #[test]

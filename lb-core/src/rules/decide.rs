@@ -184,9 +184,13 @@ impl<M: AsRef<[u8]>> RuleTable<M> {
         self.owned(self.ask(Question::node_port(tuple.destination, tuple.destination_port, tuple.protocol))?)
     }
 
-    /// Whether a packet to this address may dial a service, whatever its port.
+    /// Whether a packet to this address may dial a service, or what is kept for services, whatever its port.
     pub(crate) fn may_be_dialled(&self, destination: Address) -> bool {
-        self.claims(destination).any() || self.node().is_some_and(|node| node.address(destination) != 0)
+        let may = |node: &NodeRules<'_>| {
+            node.address(destination) != 0
+                || (node.has(node::flag::DROP_UNALLOCATED) && node.in_service_cidrs(destination))
+        };
+        self.claims(destination).any() || self.node().is_some_and(|node| may(&node))
     }
 
     /// What packets to this address may be, whatever their ports.
