@@ -53,6 +53,9 @@ pub enum Listed {
     /// A SYN over a connection that has ended begins a new flow; the kernel goes on with the old one, to a backend that is
     /// none any more, unless the backend closed first or the client reset it.
     Reopened,
+    /// A backend's SYN meets a client's that opens a connection anew over one which that backend had reset: the kernel goes on with the
+    /// old one, to which a backend's SYN is INVALID.
+    CrossedReopening,
     /// Fragments are translated one by one; the kernel sends none of a datagram that never becomes whole.
     NeverWhole,
 }
@@ -68,6 +71,7 @@ impl Listed {
                 | Self::OwnShortCircuit
                 | Self::ForgottenAtReset
                 | Self::Reopened
+                | Self::CrossedReopening
                 | Self::ClearedMeanwhile
                 | Self::AgedByReset
         ) || begins
@@ -154,6 +158,10 @@ impl Seen<'_> {
         let kernels = step.taken.iter().find_map(|(_, packet)| packets::ends(packet)).map(|(_, backend)| backend);
         if kernels.is_some() && kernels == step.before && packets::is_syn(&step.given[0]) {
             return Some(Listed::Reopened);
+        }
+        let is_reply = matches!(verdict, Verdict::Forward { direction: Direction::Reply, .. });
+        if is_reply && step.before.is_some() && packets::is_syn(&step.given[0]) && self.is_invalid() {
+            return Some(Listed::CrossedReopening);
         }
         if is_forwarded && self.was_aged && step.before.is_some() && packets::is_syn(&step.given[0]) {
             return Some(Listed::AgedByReset);
