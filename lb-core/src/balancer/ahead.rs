@@ -204,9 +204,14 @@ impl<M: AsRef<[u8]>> Balancer<'_, M> {
             self.flows.prefetch_free(family);
         }
         if let Some(entry) = self.flows.entry_of(family, flow.0) {
-            entry.count(Direction::Original);
             let changes = entry.changes.map(Change);
-            let _ = nat::rewrite_plain(packet.data, plain, family, &reply.reversed(), changes, &packet.meta.checksum);
+            // Nothing leaves as it came: what could not be rewritten here goes the long way, to the flow that there is by now.
+            if nat::rewrite_plain(packet.data, plain, family, &reply.reversed(), changes, &packet.meta.checksum)
+                .is_none()
+            {
+                return false;
+            }
+            entry.count(Direction::Original);
         }
         let next = first.next(signal, Direction::Original);
         if next != first {
